@@ -220,8 +220,10 @@ def read_tables(text: str) -> Iterator[tuple[str, str, Braces]]:
             case ["struct", struct, name, "[", "]", "=", "{"] if struct.startswith("config_"):
                 try:
                     yield struct, name, parse_braces(tokens, position + 6)[0]
-                except (CatalogueError, IndexError) as error:
+                except CatalogueError as error:
                     raise CatalogueError(f"{name}: {error}") from error
+                except IndexError as error:
+                    raise CatalogueError(f"{name}: a closing brace is missing") from error
 
 
 # --- values -------------------------------------------------------------------------------------------------
@@ -367,6 +369,7 @@ KINDS: Final = {
     "config_string_array": Kind("string", PLAIN | {INDEX_FREE_FIELD}, "config_string"),
 }
 GENERIC: Final = Kind("", frozenset({"name", "context", "description", "flags", "max_elements"}))
+MAY_BE_ABSENT: Final = {"max_elements"}  # 0 then, as C has it
 FIELDS_WITHOUT_MEANING_HERE: Final = {
     # where pgpool keeps the value, and what it does with it
     *("variable", "list_elements_count", "compute_regex", "reset_val", "reset_vals", "current_val"),
@@ -376,6 +379,8 @@ FIELDS_WITHOUT_MEANING_HERE: Final = {
     *("status", "sourceline", "sources", "reset_sources", "scontexts"),
 }
 TYPES_WITH_UNITS: Final = {"int", "long"}
+# pgpool reads a long through a double: its own maximum, LONG_MAX, becomes 2**63, overflows and is refused.
+LARGEST_LONG: Final = 2**63 - 1024
 
 
 class Extractor:
@@ -414,6 +419,8 @@ class Extractor:
         values = self._braces(item).items
         if len(values) > len(names):
             raise CatalogueError(f"{len(values)} values for the {len(names)} fields of {struct}: {values}")
+        if absent := kind.used - MAY_BE_ABSENT - set(names[: len(values)]):
+            raise CatalogueError(f"no value for {', '.join(sorted(absent))} of {struct}")
         return dict(zip(names, values, strict=False))
 
     def _braces(self, item: Value) -> Braces:
@@ -454,14 +461,17 @@ class Extractor:
         match kind.type:
             case "bool":
                 return {"default": boolean_value(boot)}
-            case "int" | "long":
+            case "int":
                 return self._range(kind, fields, integer_value)
+            case "long":
+                values = self._range(kind, fields, integer_value)
+                return values | {"max": min(integer_value(fields["max"], self._constants), LARGEST_LONG)}
             case "double":
                 return self._range(kind, fields, double_value)
             case "enum":
                 return self._enum(boot, as_words(fields["options"]))
         text = text_value(boot, self._constants)
-        values: Parameter = {} if text is None else {"default": text}
+        values = {} if text is None else {"default": text}
         if kind.type == "string_list":
             separator = text_value(fields["separator"], self._constants)
             if not separator:
@@ -504,7 +514,7 @@ class Extractor:
 
     def _index(self, name: str, kind: Kind, fields: Record, parameter: Parameter) -> Parameter:
         """How far the index goes, and whether the name is accepted without one."""
-        elements = integer_value(self._generic(fields)["max_elements"], self._constants)
+        elements = integer_value(self._generic(fields).get("max_elements", ("0",)), self._constants)
         if elements < 1:
             raise CatalogueError(f"an array of {elements} elements")
         index: Parameter = {"index_max": elements - 1}
@@ -549,7 +559,7 @@ def unit_of(kind: Kind, flags: set[str]) -> str | None:
     if not units:
         return None
     if len(units) > 1 or kind.type not in TYPES_WITH_UNITS:
-        raise CatalogueError(f"a {kind.type} with the unit {', '.join(units)}")
+        raise CatalogueError(f"type {kind.type} with the unit {', '.join(units)}")
     return UNITS[units[0]]
 
 
