@@ -10,8 +10,8 @@ import pytest
 from support import programs
 
 # The repository may belong to somebody else, so nothing is kept in it; a failure prints how to repeat it.
-hypothesis.settings.register_profile("house", database=None, deadline=None, print_blob=True)
-hypothesis.settings.load_profile("house")
+hypothesis.settings.register_profile("pgpool-entrypoint", database=None, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("pgpool-entrypoint")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,8 +11,9 @@ VERB = "configcheck"
 PARSED, REJECTED = 1, 3
 
 # pgpool prints what it reads at this level only, which the file itself has to ask for (-d comes too late and
-# is not enough) and may take back. So this line goes between any two. No token of pgpool's extends over a line
-# end: the lines around still mean what they meant. The odd spelling tells these settings from the file's own.
+# is not enough) and may take back. So this line goes between any two. No token of pgpool's extends over a
+# line end: the lines around still mean what they meant. The odd spelling tells these settings from the file's
+# own.
 LOUD_LEVEL, LOUD_DESTINATION = b"dEbUg2", b"stderr,stderr"
 LOUD = b"log_min_messages = '%s' log_destination = '%s'\n" % (LOUD_LEVEL, LOUD_DESTINATION)
 OURS = {(b"log_min_messages", LOUD_LEVEL), (b"log_destination", LOUD_DESTINATION)}
@@ -54,13 +55,14 @@ def unrecognised_settings(pgpool_bin: Path, conf: Path) -> set[str]:
 
 
 def _loud_log(pgpool_bin: Path, conf: Path) -> bytes:
+    accepted, messages = accepts(pgpool_bin, conf)
+    assert accepted, f"pgpool does not accept {conf}:\n{messages}"
     with tempfile.TemporaryDirectory(prefix="oracle-") as directory:
         copy = Path(directory) / conf.name
         copy.touch(mode=0o600)
         copy.write_bytes(LOUD + b"".join(_interleaved(conf.read_bytes())))
         code, log = _parse(pgpool_bin, copy)
-    text = log.decode(errors="replace")
-    assert code == PARSED, f"pgpool does not accept {conf}:\n{text}"
+    assert code == PARSED, log.decode(errors="replace")
     return log
 
 

@@ -36,7 +36,7 @@ def initialise(data: Path, bin_dir: Path) -> None:
     password.write_text(f"{SUPERUSER_PASSWORD}\n", encoding="utf-8")
     password.chmod(0o600)
     command: list[str | Path] = [bin_dir / "initdb", "--pgdata", data, "--username", SUPERUSER]
-    command += ["--pwfile", password, "--auth", "scram-sha-256", "--set", "password_encryption=scram-sha-256"]
+    command += ["--pwfile", password, "--auth", "scram-sha-256"]
     command += ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--wal-segsize", "1"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     password.unlink()
@@ -71,7 +71,6 @@ class PostgresServer:
             "unix_socket_directories": str(directory),
             "password_encryption": "scram-sha-256",
             "fsync": "off",
-            "synchronous_commit": "off",
             "full_page_writes": "off",
             "shared_buffers": "16MB",
             "max_connections": "100",
