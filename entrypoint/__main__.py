@@ -1,0 +1,118 @@
+"""The command line of pgpool-entrypoint: one of the two places that read the process's environment."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+from entrypoint import boot, publish, reference
+from entrypoint.errors import EntrypointError, ExitCode, ProgramMissingError
+from entrypoint.log import Log
+from entrypoint.program import Program, find_program
+
+NAME = "pgpool-entrypoint"
+
+_DESCRIPTION = """\
+Boot a pgpool-II container: read environment and Secrets, check everything, publish pgpool's files, become pgpool.
+Without a verb, or with flags for pgpool behind `--`, it boots. Any other first word is a command to run instead."""
+
+_EPILOG = """\
+exit status:
+  0 ok · 64 wrong usage · 73 cannot publish · 78 configuration error, with every problem on standard error
+  126 or 127 pgpool cannot be executed, or is not there · 1 a bug in this program
+
+settings come from the environment; `pgpool-entrypoint settings` lists them."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}; see {NAME} --help\n")
+
+
+def main() -> NoReturn:
+    """Run, and exit with the status of errors.ExitCode."""
+    log = Log(NAME, sys.stderr)
+    try:
+        status = run(sys.argv[1:], os.environ, log)
+    except EntrypointError as error:
+        log.error(str(error))
+        status = error.exit_code
+    except KeyboardInterrupt:
+        status = 128 + 2
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str], env: Mapping[str, str], log: Log) -> int:
+    """Do what the command line says and return the exit status. Raises EntrypointError."""
+    verbs = ("run", "check", "render", "settings", "probe")
+    first = arguments[0] if arguments else "run"
+    if first not in verbs and not first.startswith("-"):
+        boot.become(arguments, env)
+    ours, after = _split(arguments)
+    options = _parser().parse_args(ours)
+    if after and options.verb not in (None, "run"):
+        _parser().error("only `run` passes arguments on to pgpool")
+    now = datetime.now(UTC)
+    match options.verb:
+        case "check":
+            program = _optional_program(env)
+            resolved, tree = boot.prepare(env, program, now)
+            sys.stdout.write(reference.in_effect(resolved, tree, program.version if program else None))
+        case "render":
+            resolved, tree = boot.prepare(env, _optional_program(env), now)
+            publish.write_files(tree, options.to)
+            for warning in resolved.model.warnings:
+                log.warning(warning)
+            log.info(f"wrote {', '.join(sorted(tree.files))} to {options.to}")
+        case "settings":
+            sys.stdout.write(reference.markdown() if options.format == "md" else reference.as_json())
+        case "probe":
+            from entrypoint.probe import probe  # noqa: PLC0415  # booting does not need it
+
+            verdict = probe(options.kind, env, boot.catalogue_for(_optional_program(env)))
+            sys.stdout.write(f"{options.kind}: {'yes' if verdict.good else 'no'}; {verdict.reason}\n")
+            return ExitCode.OK if verdict.good else ExitCode.BUG
+        case _:
+            boot.run(env, after, find_program(env), now, log)
+    return ExitCode.OK
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is ours, and what stands behind `--` for pgpool."""
+    words = list(arguments)
+    if "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def _optional_program(env: Mapping[str, str]) -> Program | None:
+    try:
+        return find_program(env)
+    except ProgramMissingError:
+        return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(prog=NAME, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"{NAME} {version(NAME)}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    verbs.add_parser("run", help="boot and become pgpool (the default); arguments for pgpool follow `--`")
+    verbs.add_parser("check", help="resolve and validate, print what is set and where it came from, change nothing")
+    render = verbs.add_parser("render", help="write pgpool's files into a directory, start nothing")
+    render.add_argument("--to", required=True, type=Path, metavar="DIR", help="created if missing; files get mode 0600")
+    settings = verbs.add_parser("settings", help="print the reference of every setting")
+    settings.add_argument("--format", choices=("md", "json"), default="md", help="markdown (default) or JSON")
+    probe = verbs.add_parser("probe", help="for HEALTHCHECK and exec probes: exit status 0 for yes, 1 for no")
+    probe.add_argument("kind", choices=("live", "ready"), help="live: pgpool answers; ready: it serves a primary")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

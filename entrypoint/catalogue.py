@@ -1,0 +1,222 @@
+"""pgpool's own parameters, per minor version, and the check of a value against them.
+
+pgpool is no help here: it accepts unknown names, takes every unrecognised boolean for true and reads
+`010` as eight (src/config/pool_config_variables.c). The catalogue is generated from that source by
+image/extract_catalogue.py.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import resources
+from typing import Any
+
+from entrypoint.quoting import UnrepresentableError, conf_string
+
+DEFAULT_MINOR = "4.6"
+
+_TRUE = ("on", "true", "yes", "t", "y", "1")
+_FALSE = ("off", "false", "no", "f", "n", "0")
+
+_TIME = {"us": 1, "ms": 1_000, "s": 1_000_000, "min": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+_MEMORY = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+_OCTAL = frozenset({"unix_socket_permissions", "log_file_mode"})
+"""File modes: the only numbers that are written, and read by pgpool, in octal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter of pgpool.conf. Numbers are in `unit`, when there is one."""
+
+    name: str
+    type: str
+    context: str
+    default: str | int | float | None = None  # a number here is whole or not
+    min: float | None = None
+    max: float | None = None
+    options: tuple[str, ...] = ()
+    hidden_options: tuple[str, ...] = ()
+    unit: str | None = None
+    index_max: int | None = None
+    bare: bool = False
+    bare_unit: str | None = None
+    secret: bool = False
+    separator: str | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A checked value for one parameter, encoded for pgpool.conf."""
+
+    parameter: Parameter
+    index: int | None
+    encoded: str
+    number: int | None = None
+    """Integers and longs in the parameter's own unit; booleans as 0 and 1; else None."""
+
+    @property
+    def name(self) -> str:
+        """The name as pgpool.conf has it, with the index."""
+        return self.parameter.name + ("" if self.index is None else str(self.index))
+
+
+class InvalidValueError(Exception):
+    """Name or value does not fit the catalogue; `remedy` says what would."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The parameters that one minor version of pgpool knows."""
+
+    minor: str
+    parameters: Mapping[str, Parameter]
+
+    def find(self, name: str) -> tuple[Parameter, int | None]:
+        """The parameter and index that a name means, in any case.
+
+        Raises InvalidValueError for an unknown name, a missing, superfluous or too high index.
+        """
+        lowered = name.lower()
+        exact = self.parameters.get(lowered)
+        if exact is not None:
+            if exact.index_max is not None and not exact.bare:
+                raise InvalidValueError(
+                    f"{exact.name} exists once per node, so its name ends in a node id",
+                    f"write {exact.name}0 to {exact.name}{exact.index_max}",
+                )
+            return exact, None
+        match = re.fullmatch(r"(.*?[^0-9])(0|[1-9][0-9]*)", lowered)
+        if match and (indexed := self.parameters.get(match[1])) and indexed.index_max is not None:
+            if int(match[2]) > indexed.index_max:
+                raise InvalidValueError(
+                    f"index {match[2]} is too high",
+                    f"{indexed.name} takes indexes from 0 to {indexed.index_max}",
+                )
+            return indexed, int(match[2])
+        close = get_close_matches(lowered, self.parameters, 1, 0.7)
+        raise InvalidValueError(
+            f"pgpool {self.minor} has no parameter {lowered!r}",
+            f"did you mean {close[0]}?" if close else "see the parameter list in pgpool's manual",
+        )
+
+    def assign(self, name: str, value: str) -> Assignment:
+        """Check and encode a value. Raises InvalidValueError."""
+        parameter, index = self.find(name)
+        match parameter.type:
+            case "bool":
+                return _assign_bool(parameter, index, value)
+            case "int" | "long":
+                return _assign_integer(parameter, index, value)
+            case "double":
+                return _assign_double(parameter, index, value)
+            case "enum":
+                return _assign_enum(parameter, index, value)
+            case _:
+                return _assign_string(parameter, index, value)
+
+
+def load_catalogue(minor: str) -> Catalogue:
+    """The catalogue of a minor version such as `4.6`. Raises KeyError when there is none."""
+    file = resources.files("entrypoint") / "catalogues" / f"pgpool-{minor}.json"
+    try:
+        document: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise KeyError(minor) from None
+    parameters = {}
+    for name, fields in document["parameters"].items():
+        for key in ("options", "hidden_options"):
+            if key in fields:
+                fields[key] = tuple(fields[key])
+        if name.islower():  # delegate_IP is the old spelling of delegate_ip, and overwrites it
+            parameters[name] = Parameter(name=name, **fields)
+    return Catalogue(minor, parameters)
+
+
+def _assign_bool(parameter: Parameter, index: int | None, value: str) -> Assignment:
+    lowered = value.lower()
+    if lowered in _TRUE:
+        return Assignment(parameter, index, "on", 1)
+    if lowered in _FALSE:
+        return Assignment(parameter, index, "off", 0)
+    raise InvalidValueError("is not a boolean", "write on or off")
+
+
+def _assign_integer(parameter: Parameter, index: int | None, value: str) -> Assignment:
+    if parameter.name in _OCTAL:
+        if not re.fullmatch(r"0[0-7]{3}", value):
+            raise InvalidValueError("is not a file mode", "write it in octal with a leading zero, such as 0770")
+        return Assignment(parameter, index, value, int(value, 8))
+    unit = parameter.unit
+    match = re.fullmatch(r"(-?(?:0|[1-9][0-9]{0,18}))(?: ?([A-Za-z]+))?", value)
+    if match is None:
+        raise InvalidValueError("is not a whole number", _number_remedy(parameter))
+    number = int(match[1])
+    encoded = match[1]
+    if match[2] is not None:
+        number = _in_base_unit(parameter, number, match[2])
+        # The form without a node id takes bare numbers only (no_index_unit in the source).
+        bare_number = parameter.bare and index is None and parameter.bare_unit is None
+        encoded = str(number) if bare_number else conf_string(match[1] + match[2])
+    if (parameter.min is not None and number < parameter.min) or (parameter.max is not None and number > parameter.max):
+        raise InvalidValueError(
+            "is out of range" + (f" ({number} {unit})" if match[2] and match[2] != unit else ""),
+            _number_remedy(parameter),
+        )
+    return Assignment(parameter, index, encoded, number)
+
+
+def _in_base_unit(parameter: Parameter, number: int, suffix: str) -> int:
+    table = _MEMORY if parameter.unit in _MEMORY else _TIME
+    if parameter.unit is None:
+        raise InvalidValueError(f"has the unit {suffix!r}, but {parameter.name} takes none", _number_remedy(parameter))
+    if suffix not in table:
+        raise InvalidValueError(f"has an unknown unit {suffix!r}", f"the units are {', '.join(table)}")
+    total, rest = divmod(number * table[suffix], table[parameter.unit])
+    if rest:
+        raise InvalidValueError(
+            f"is no whole number of {parameter.unit}; pgpool would round it",
+            f"give a multiple of 1 {parameter.unit}",
+        )
+    return total
+
+
+def _number_remedy(parameter: Parameter) -> str:
+    units = ""
+    if parameter.unit is not None:
+        units = f", in {parameter.unit}, or with a unit ({', '.join(_MEMORY if parameter.unit in _MEMORY else _TIME)})"
+    return f"give a whole number from {parameter.min:.0f} to {parameter.max:.0f}{units}"
+
+
+def _assign_double(parameter: Parameter, index: int | None, value: str) -> Assignment:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
+        raise InvalidValueError("is not a number", f"give a number from {parameter.min:g} to {parameter.max:g}")
+    return Assignment(parameter, index, value)
+
+
+def _assign_enum(parameter: Parameter, index: int | None, value: str) -> Assignment:
+    for option in parameter.options + parameter.hidden_options:
+        if value.lower() == option.lower():
+            return Assignment(parameter, index, conf_string(option))
+    close = get_close_matches(value.lower(), parameter.options, 1)
+    raise InvalidValueError(
+        "is not one of its values",
+        (f"did you mean {close[0]}? " if close else "") + f"choose from {', '.join(parameter.options)}",
+    )
+
+
+def _assign_string(parameter: Parameter, index: int | None, value: str) -> Assignment:
+    try:
+        return Assignment(parameter, index, conf_string(value))
+    except UnrepresentableError as error:
+        raise InvalidValueError(
+            str(error), "change the value; for a command, put it into a script and name that"
+        ) from None

@@ -1,0 +1,125 @@
+"""Reads the files that the settings name: roles and passwords, key, certificates, pool_hba.conf."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entrypoint import settings as table
+from entrypoint.errors import Problems
+from entrypoint.secret import Secret
+from entrypoint.settings import Setting, Settings
+from entrypoint.sources import Directory, Reader, SourceError, text
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A role and its password, as found; nothing is checked yet."""
+
+    role: str
+    password: Secret
+    origin: str
+    """The file that held the password."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """The content of everything the settings point to; None: not configured, or a problem was added."""
+
+    credentials: tuple[Credential, ...] | None
+    key: Secret | None
+    hba: str | None
+    tls: Directory | None
+
+
+def read_material(settings: Settings, reader: Reader, problems: Problems) -> Material:
+    """Read all files that `settings` names; what cannot be read is added to `problems`."""
+    files = _Files(settings, reader, problems)
+    users = files.directory(table.USERS_DIR, settings.users_dir, depth=1)
+    key = files.text(table.KEY_FILE, settings.key_file)
+    return Material(
+        credentials=None if users is None else tuple(_credentials(users, problems)),
+        # pgpool reads one line and takes off one newline (src/auth/pool_passwd.c, read_pool_key).
+        key=None if key is None else Secret(key.partition("\n")[0]),
+        hba=files.text(table.HBA_FILE, settings.hba_file),
+        tls=files.directory(table.TLS_DIR, settings.tls_dir),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    settings: Settings
+    reader: Reader
+    problems: Problems
+
+    def text(self, setting: Setting[Any], path: Path | None) -> str | None:
+        if path is None:
+            return None
+        try:
+            return text(self.reader.file(path))
+        except SourceError as error:
+            self._add(setting, error)
+        except UnicodeDecodeError:
+            self.problems.add(setting.name, str(path), "is not UTF-8 text", "write the file anew")
+        return None
+
+    def directory(self, setting: Setting[Any], path: Path | None, *, depth: int = 0) -> Directory | None:
+        # "/" stands in for a path that was refused already.
+        if path is None or path == Path("/"):
+            return None
+        try:
+            return self.reader.directory(path, depth=depth)
+        except SourceError as error:
+            self._add(setting, error)
+        return None
+
+    def _add(self, setting: Setting[Any], error: SourceError) -> None:
+        self.problems.add(setting.name, self.settings.origin(setting), str(error), error.remedy)
+
+
+def _credentials(users: Directory, problems: Problems) -> Iterator[Credential]:
+    if {"username", "password"} <= set(users.files):
+        problems.add(
+            table.USERS_DIR.name,
+            str(users.path),
+            "holds `username` and `password` itself, as one mounted Secret",
+            f"mount that Secret one level deeper, for example at {users.path}/app",
+        )
+        return
+    for name, content in users.files.items():
+        role = _printable(name)
+        yield from _credential(role, content, users.path / role, problems)
+    for name, directory in users.directories.items():
+        missing = [key for key in ("username", "password") if key not in directory.files]
+        for key in missing:
+            problems.add(
+                table.USERS_DIR.name,
+                str(directory.path),
+                f"has no file `{key}`",
+                "a directory holds `username` and `password`; a role alone is a file",
+            )
+        if missing:
+            continue
+        try:
+            role = text(directory.files["username"])
+        except UnicodeDecodeError:
+            problems.add(
+                f"role in {_printable(name)}",
+                str(directory.path),
+                "`username` is not UTF-8 text",
+                "write it anew",
+            )
+            continue
+        yield from _credential(role, directory.files["password"], directory.path / "password", problems)
+
+
+def _credential(role: str, content: bytes, path: Path, problems: Problems) -> Iterator[Credential]:
+    try:
+        yield Credential(role, Secret(text(content)), str(path))
+    except UnicodeDecodeError:
+        problems.add(f"password of role {role!r}", str(path), "is not UTF-8 text", "choose a password of text")
+
+
+def _printable(name: str) -> str:
+    """A file's name as text; bytes that are not UTF-8 come from os as surrogates and are replaced."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

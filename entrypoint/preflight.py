@@ -1,0 +1,158 @@
+"""Looks at the machine before pgpool starts on it, because pgpool itself looks too little.
+
+It takes a busy port for a warning and goes on without it; a stale pid file for a reason not to start; and
+it never cleans up after a predecessor that was killed.
+"""
+
+import ctypes
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint.errors import Problems
+
+_IPC_RMID = 0
+_MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A System V shared memory segment, as a line of /proc/sysvipc/shm."""
+
+    key: int
+    id: int
+    bytes: int
+    creator: int
+    """Process id in our namespace; 0 when it has none here."""
+    attached: int
+    uid: int
+
+
+def check_port(addresses: str, port: int, variable: str, problems: Problems) -> None:
+    """Add a problem for each address of `listen_addresses` whose port is taken or not ours to take."""
+    for address in [each.strip() for each in addresses.split(",") if each.strip()]:
+        host = None if address == "*" else address
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            problems.add("listen_addresses", address, f"is no address of this host ({error.strerror})", "correct it")
+            continue
+        for family, kind, protocol, _, target in found:
+            try:
+                _try_to_listen(family, kind, protocol, target)
+            except OSError as error:
+                if error.errno == errno.EAFNOSUPPORT:  # a kernel without IPv6 still resolves to it
+                    continue
+                problems.add(
+                    variable,
+                    f"{target[0]} port {port}",
+                    "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error),
+                    "stop what listens there, or choose another port with PGPOOL_PARAMS_PORT",
+                )
+
+
+def check_run_dir(path: Path, problems: Problems) -> list[str]:
+    """Add a problem when the run directory cannot be written to; return warnings."""
+    if not path.is_dir():
+        problems.add("PGPOOL_RUN_DIR", str(path), "is no directory", "mount an emptyDir with medium: Memory there")
+        return []
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        problems.add(
+            "PGPOOL_RUN_DIR",
+            str(path),
+            f"is not writable for user id {os.geteuid()}",
+            "mount an emptyDir with medium: Memory there, and set fsGroup in the pod",
+        )
+        return []
+    kind = filesystem_of(path, Path("/proc/self/mountinfo").read_text())
+    if kind not in _MEMORY_FILESYSTEMS:
+        return [f"PGPOOL_RUN_DIR {path} is on {kind}, not in memory: passwords may reach a disk"]
+    return []
+
+
+def filesystem_of(path: Path, mountinfo: str) -> str:
+    """The type of the file system a path is on, by /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+    best, kind = "", "an unknown file system"
+    real = os.path.realpath(path)
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        mount = before.split(" ")[4].encode().decode("unicode_escape")
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        # A later mount on the same point hides the earlier one.
+        if inside and len(mount) >= len(best):
+            best, kind = mount, after.split(" ")[0]
+    return kind
+
+
+def remove_stale_files(run_dir: Path, ports: tuple[int, ...]) -> list[str]:
+    """Remove pid file and sockets that a killed predecessor left; return their names.
+
+    To be called once the port is known to be free: then nobody serves these sockets. In a container the
+    pid in the file always exists (it is 1, or so), and pgpool would refuse to start (src/main/main.c).
+    """
+    removed = []
+    for name in ("pgpool.pid", *(f".s.PGSQL.{port}" for port in ports)):
+        path = run_dir / name
+        try:
+            if name == "pgpool.pid" or stat.S_ISSOCK(path.lstat().st_mode):
+                path.unlink()
+                removed.append(name)
+        except FileNotFoundError:
+            continue
+    return removed
+
+
+def reap_shared_memory() -> list[Segment]:
+    """Remove shared memory that dead pgpools of our user left behind; return what was removed.
+
+    An OOM-killed pgpool leaves its segment in the pod's IPC namespace, which outlives the container; a few
+    restarts fill the pod's memory limit for good.
+    """
+    try:
+        listing = Path("/proc/sysvipc/shm").read_text()
+    except OSError:
+        return []
+    libc = ctypes.CDLL(None, use_errno=True)
+    return [
+        segment
+        for segment in abandoned(listing, os.geteuid(), _is_alive)
+        if libc.shmctl(segment.id, _IPC_RMID, None) == 0
+    ]
+
+
+def abandoned(listing: str, uid: int, is_alive: Callable[[int], bool]) -> Iterator[Segment]:
+    """Segments of `uid` that nothing is attached to and whose creator is dead.
+
+    pgpool's are private (key 0, IPC_PRIVATE in src/utils/pool_shmem.c); keyed ones belong to others.
+    """
+    lines = listing.splitlines()
+    columns = lines[0].split()
+    for line in lines[1:]:
+        row = dict(zip(columns, line.split(), strict=False))
+        segment = Segment(
+            int(row["key"]),
+            int(row["shmid"]),
+            int(row["size"]),
+            int(row["cpid"]),
+            int(row["nattch"]),
+            int(row["uid"]),
+        )
+        if segment.key == 0 and segment.uid == uid and segment.attached == 0 and not is_alive(segment.creator):
+            yield segment
+
+
+def _is_alive(pid: int) -> bool:
+    return pid > 0 and Path(f"/proc/{pid}").exists()
+
+
+def _try_to_listen(family: int, kind: int, protocol: int, target: tuple[object, ...]) -> None:
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(target)
+        listener.listen(1)

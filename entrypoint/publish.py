@@ -1,0 +1,133 @@
+"""Writes a tree so that pgpool sees all of it or nothing: a directory per generation, one symlink to it.
+
+pgpool must never meet a missing or half-written pool_passwd, not for a millisecond: it then spins, and can
+hang until it is restarted (pool_reopen_passwd_file and its callers). Nothing here is written in place.
+"""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from entrypoint.errors import PublishError
+from entrypoint.model import CURRENT
+from entrypoint.tree import Tree
+
+GENERATIONS = "generations"
+_TEMPORARY = ".new-"
+_KEPT = 2
+"""Generations left in place: the live one, and the one before it for a rollback."""
+
+
+def publish(tree: Tree, run_dir: Path) -> Path:
+    """Make `tree` the live generation and return its directory. Raises PublishError.
+
+    Publishing what is live already changes nothing. Whoever dies half-way leaves `current` as it was.
+    """
+    try:
+        generations = run_dir / GENERATIONS
+        generations.mkdir(mode=0o700, exist_ok=True)
+        generation = generations / tree.digest
+        if not _holds(generation, tree):
+            _write_generation(tree, generation)
+        _point(run_dir / CURRENT, Path(GENERATIONS) / tree.digest)
+        _collect(generations, live=generation)
+    except OSError as error:
+        raise PublishError(
+            f"cannot write below PGPOOL_RUN_DIR {run_dir}: {error.strerror} ({error.filename})\n"
+            f"  → mount a writable volume there (an emptyDir with medium: Memory) for user id {os.geteuid()}"
+        ) from None
+    return generation
+
+
+def write_files(tree: Tree, directory: Path) -> None:
+    """Write the files into a directory, each by rename and with mode 0600. Raises PublishError."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, content in tree.files.items():
+            replace_file(directory / name, content)
+    except OSError as error:
+        raise PublishError(
+            f"cannot write into {directory}: {error.strerror} ({error.filename})\n"
+            f"  → name a directory that user id {os.geteuid()} may write to"
+        ) from None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file by rename, with mode 0600, so that no reader sees half of it. Raises OSError."""
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+    try:
+        _write_file(temporary, content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _holds(generation: Path, tree: Tree) -> bool:
+    try:
+        names = {entry.name for entry in generation.iterdir()}
+        return names == set(tree.files) and all(
+            (generation / name).read_bytes() == content for name, content in tree.files.items()
+        )
+    except OSError:
+        return False
+
+
+def _write_generation(tree: Tree, generation: Path) -> None:
+    temporary = generation.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+    temporary.mkdir(mode=0o700)
+    try:
+        for name, content in tree.files.items():
+            _write_file(temporary / name, content)
+        _sync_directory(temporary)
+        if generation.exists():  # damaged, or it would have been taken as it is
+            generation.rename(generation.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}"))
+        temporary.rename(generation)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_directory(generation.parent)
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _point(link: Path, target: Path) -> None:
+    """Let `link` point to `target`, relative, so that it holds wherever the volume is mounted."""
+    if link.is_symlink() and link.readlink() == target:
+        return
+    temporary = link.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+    temporary.symlink_to(target)
+    try:
+        temporary.replace(link)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(link.parent)
+
+
+def _collect(generations: Path, *, live: Path) -> None:
+    """Remove what no longer matters: all but the live generation and the newest others."""
+    others = sorted(
+        (entry for entry in generations.iterdir() if entry != live and not entry.name.startswith(_TEMPORARY)),
+        key=lambda entry: entry.stat().st_mtime_ns,
+        reverse=True,
+    )
+    abandoned = [entry for entry in generations.iterdir() if entry.name.startswith(_TEMPORARY)]
+    for entry in [*others[_KEPT - 1 :], *abandoned]:
+        shutil.rmtree(entry, ignore_errors=True)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

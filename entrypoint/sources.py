@@ -1,0 +1,212 @@
+"""Reads settings and Secrets from the outside: files, and directories of files as one revision.
+
+A Secret volume changes under our eyes: the kubelet writes a new timestamped directory and swaps the
+symlink `..data` to it by one rename (its AtomicWriter). A `Reader` pins the directory behind `..data`
+by descriptor and remembers what it looked at; `consistently` repeats the whole reading when any of it
+changed meanwhile. So a user name never meets the password of another revision.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from entrypoint.errors import ConfigurationError, Problem
+
+MAX_FILE_BYTES = 1_048_576
+"""A Kubernetes Secret holds at most 1 MiB, so a longer file is none."""
+
+_ATTEMPTS = 25
+_PAUSE_SECONDS = 0.02
+
+T = TypeVar("T")
+
+
+class SourceError(Exception):
+    """A file or directory cannot be read; says why and never quotes content."""
+
+    def __init__(self, path: Path, what: str, remedy: str) -> None:
+        super().__init__(f"{path} {what}")
+        self.path = path
+        self.what = what
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A setting as found: its text, and where that was found."""
+
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """One directory at one moment. Names that begin with a dot are left out."""
+
+    path: Path
+    files: Mapping[str, bytes] = field(repr=False)
+    directories: Mapping[str, "Directory"] = field(default_factory=dict)
+
+
+class Reader:
+    """Reads files and directories, and can tell afterwards whether they stood still."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, object] = {}
+        self._raced = False
+
+    def file(self, path: Path) -> bytes:
+        """The content of one file. Raises SourceError when it is not to be had."""
+        self._seen[path] = _identity(path)
+        try:
+            return _read(str(path), None)
+        except OSError as error:
+            raise _explained(path, error) from None
+
+    def directory(self, path: Path, *, depth: int = 0) -> Directory:
+        """The files of a directory, and of `depth` levels of sub-directories. Raises SourceError."""
+        self._seen[path] = _identity(path)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _explained(path, error) from None
+        try:
+            return self._directory(path, descriptor, depth)
+        finally:
+            os.close(descriptor)
+
+    def changed(self) -> bool:
+        """Whether anything read has changed since, or was caught in the middle of a change."""
+        return self._raced or any(_identity(path) != before for path, before in self._seen.items())
+
+    def _directory(self, path: Path, descriptor: int, depth: int) -> Directory:
+        try:
+            revision = os.open("..data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
+        except OSError:
+            revision = None
+        try:
+            files: dict[str, bytes] = {}
+            directories: dict[str, Directory] = {}
+            for name, parent in sorted(_entries(descriptor, revision).items()):
+                entry = path / name
+                pinned = parent == revision
+                if not pinned:
+                    self._seen[entry] = _identity(entry)
+                try:
+                    if not stat.S_ISDIR(os.stat(name, dir_fd=parent).st_mode):
+                        files[name] = _read(name, parent)
+                    elif depth:
+                        directories[name] = self._subdirectory(entry, name, parent, depth - 1)
+                except (FileNotFoundError, PermissionError) as error:
+                    # Listed a moment ago: removed, or not yet given its mode, by a writer at work.
+                    self._raced = True
+                    raise _explained(entry, error) from None
+                except OSError as error:
+                    raise _explained(entry, error) from None
+            return Directory(path, files, directories)
+        finally:
+            if revision is not None:
+                os.close(revision)
+
+    def _subdirectory(self, path: Path, name: str, parent: int, depth: int) -> Directory:
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            return self._directory(path, descriptor, depth)
+        finally:
+            os.close(descriptor)
+
+
+def consistently(read: Callable[[Reader], T], *, sleep: Callable[[float], None] = time.sleep) -> T:
+    """Run `read` until everything it looked at stood still from its first to its last look.
+
+    Raises what `read` raises once nothing is in motion, and ConfigurationError when half a second
+    of trying was not enough.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        reader = Reader()
+        try:
+            result = read(reader)
+        except ConfigurationError:
+            if attempt == _ATTEMPTS or not reader.changed():
+                raise
+        else:
+            if not reader.changed():
+                return result
+        sleep(_PAUSE_SECONDS)
+    raise ConfigurationError(
+        [
+            Problem(
+                "Secrets",
+                "files",
+                f"they kept changing during {_ATTEMPTS} attempts to read them at one moment",
+                "find out what rewrites the mounted files all the time",
+            )
+        ]
+    )
+
+
+def text(content: bytes) -> str:
+    """Decode a file's content, without the one newline that editors and `echo` put at its end.
+
+    Raises UnicodeDecodeError when it is not UTF-8.
+    """
+    return content.decode().removesuffix("\n")
+
+
+def _entries(descriptor: int, revision: int | None) -> dict[str, int]:
+    """Visible names, each with the descriptor of the directory to read it from.
+
+    With `..data`, the keys come from the pinned revision. Beside them stand things that are no key:
+    another Secret mounted below this one. Symlinks there belong to some revision, maybe not ours.
+    """
+    with os.scandir(descriptor) as entries:
+        own = {entry.name for entry in entries if revision is None or not entry.is_symlink()}
+    found = dict.fromkeys(own, descriptor)
+    if revision is not None:
+        found |= dict.fromkeys(os.listdir(revision), revision)
+    return {name: parent for name, parent in found.items() if not name.startswith(".")}
+
+
+def _read(name: str, parent: int | None) -> bytes:
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("is not a regular file")
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise OSError(f"is longer than {MAX_FILE_BYTES} bytes")
+    return content
+
+
+def _identity(path: Path) -> object:
+    """What changes when a path's content does: for a Secret volume, where `..data` points."""
+    try:
+        return (path / "..data").readlink()
+    except OSError:
+        pass
+    try:
+        status = path.stat()
+    except OSError as error:
+        return error.errno
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _explained(path: Path, error: OSError) -> SourceError:
+    match error:
+        case FileNotFoundError():
+            return SourceError(path, "does not exist", "check the path and the volume mounts")
+        case PermissionError():
+            return SourceError(
+                path,
+                f"is not readable for user id {os.geteuid()}",
+                "check defaultMode of the volume, and fsGroup of the pod",
+            )
+        case NotADirectoryError():
+            return SourceError(path, "is not a directory", "give the directory, not a file in it")
+        case _:
+            return SourceError(path, error.strerror or str(error), "give a regular file of a Secret")
