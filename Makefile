@@ -1,0 +1,119 @@
+# Every verb does its own set-up. `make` alone lists them.
+#
+# As root, the verbs that run programs are handed over to an ordinary user, on a copy of this tree: see .ci/ordinary-user.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+BUILD ?= .build
+build := $(abspath $(BUILD))
+bin := $(build)/venv/bin
+build_pgpool := image/build-pgpool --cache $(build)/cache
+
+# Chosen once, when first needed; build-pgpool says on stderr which release it takes, and why.
+version = $(eval version := $(or $(PGPOOL_VERSION),$(shell PGPOOL_TARBALL='$(PGPOOL_TARBALL)' $(build_pgpool) --newest 4.6),$(error There is no pgpool to build, see above)))$(version)
+series = $(basename $(version))
+tarball = $(if $(PGPOOL_TARBALL),--tarball '$(PGPOOL_TARBALL)')
+prefix = $(build)/pgpool-$(version)
+source = $(build)/pgpool-$(version)-source
+catalogue = entrypoint/catalogues/pgpool-$(series).json
+
+# The entrypoint takes an unknown PGPOOL_* variable for a mistake, so ours must not reach it.
+unexport PGPOOL_VERSION PGPOOL_TARBALL
+# Caches belong with the other things that can be made again.
+export MYPY_CACHE_DIR := $(build)/mypy
+export RUFF_CACHE_DIR := $(build)/ruff
+pytest = $(bin)/python -m pytest -o cache_dir=$(build)/pytest $(if $(CI),--durations=10) $(ARGS)
+
+handed_over := demo test lint unit integration pgpool bench
+.PHONY: help setup source docs catalogue format clean $(handed_over)
+
+help:
+	@echo "make VERB, where VERB is"
+	@awk -F ' *## ' '/^#: / {print "  " substr($$0, 4)}' $(MAKEFILE_LIST)
+
+#: demo         see a password rotated and a failover followed on this machine (KEEP=1 leaves it running)
+#: test         everything below: lint, unit, integration
+#: lint         style, types, layers, spelling, shell scripts, generated files
+#: unit         the tests that need no server
+#: integration  the tests against a real pgpool and PostgreSQL
+#: pgpool       build pgpool, and nothing else
+#: bench        measure
+#: docs         generate docs/settings.md
+#: catalogue    generate entrypoint/catalogues/ from pgpool's source
+#: format       format the Python code, fix what can be fixed
+#: clean        remove everything that was built
+#:
+#: variables:   PGPOOL_VERSION=4.6.1        which pgpool (default: newest 4.6 that can be had; see image/releases.tsv)
+#:              PGPOOL_TARBALL=FILE         its tarball, where the network cannot reach the origin
+#:              ARGS='-k rotation -x'       more arguments for pytest
+#:              BUILD=DIR                   where everything is built (default: .build)
+
+ifeq ($(shell id -u),0)
+
+export PGPOOL_VERSION PGPOOL_TARBALL KEEP ARGS
+$(handed_over):
+	@.ci/ordinary-user $@
+
+else
+
+demo: setup pgpool
+	@$(bin)/python tests/demo.py --pgpool-bin $(prefix)/bin $(if $(KEEP),--keep)
+
+test: lint unit integration
+
+lint: setup source
+	$(bin)/ruff check --quiet
+	$(bin)/ruff format --check --quiet
+	$(bin)/mypy --no-error-summary
+	$(bin)/lint-imports --no-cache --quiet
+	$(bin)/codespell
+	$(bin)/shellcheck $(shell_scripts)
+	$(bin)/python -m entrypoint settings --format md | diff -u docs/settings.md - || $(call stale,docs)
+	$(bin)/python image/extract_catalogue.py $(source) --check $(catalogue) || $(call stale,catalogue)
+
+unit: setup
+	$(pytest) tests/unit
+
+integration: setup pgpool
+	$(pytest) tests/integration --pgpool-bin $(prefix)/bin --junit-xml=$(build)/integration.xml
+	@$(if $(CI),grep -qE '<testsuite [^>]*skipped="0" tests="[1-9]' $(build)/integration.xml || $(call fail,CI needs every integration test to run: some were skipped or are expected to fail))
+
+pgpool: setup
+	@$(build_pgpool) --version $(version) $(tarball) --prefix $(prefix)
+
+bench: setup pgpool
+	$(bin)/python tests/bench/run.py --pgpool-bin $(prefix)/bin
+
+endif
+
+docs: setup
+	$(bin)/python -m entrypoint settings --format md >$(build)/settings.md
+	@mkdir -p docs && cp $(build)/settings.md docs/settings.md
+
+catalogue: setup source
+	$(bin)/python image/extract_catalogue.py $(source) --output $(catalogue)
+
+format: setup
+	$(bin)/ruff format
+	$(bin)/ruff check --fix
+
+clean:
+	rm -rf $(build) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	@[ "$$(id -u)" != 0 ] || .ci/ordinary-user --clean
+
+# --- Set-up; quiet when there is nothing to do -------------------------------
+
+setup:
+	@.ci/setup $(build)
+
+source: setup
+	@[ -d $(source) ] || $(build_pgpool) --version $(version) $(tarball) --source $(source)
+
+shell_scripts = $(shell find . -name '.?*' ! -name .ci -prune -o -type f -exec awk 'FNR == 1 && /^\#!.*sh$$/ {print FILENAME}' {} +)
+fail = { echo "$(1)." >&2; exit 1; }
+stale = $(call fail,A generated file is not what the code says: run 'make $(1)' and commit the result)
