@@ -7,3 +7,5 @@ Data flows one way, each step a module:
 `pipeline` strings the first four together; `boot` adds the checks of the machine, publishes and
 becomes pgpool. The sidecar imports the same functions, so both always render the same files.
 """
+
+__version__ = "0.1.0"

@@ -5,11 +5,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from entrypoint import boot, publish, reference
+from entrypoint import __version__, boot, publish, reference
 from entrypoint.errors import EntrypointError, ExitCode, ProgramMissingError
 from entrypoint.log import Log
 from entrypoint.program import Program, find_program
@@ -101,7 +100,7 @@ def _optional_program(env: Mapping[str, str]) -> Program | None:
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog=NAME, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw)
-    parser.add_argument("--version", action="version", version=f"{NAME} {version(NAME)}")
+    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     verbs.add_parser("run", help="boot and become pgpool (the default); arguments for pgpool follow `--`")
     verbs.add_parser("check", help="resolve and validate, print what is set and where it came from, change nothing")

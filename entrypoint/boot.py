@@ -3,7 +3,7 @@
 import os
 import resource
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NoReturn
 
@@ -121,16 +121,19 @@ def _write_inputs(env: Mapping[str, str], settings: Settings, model: PgpoolModel
         made.unlink(missing_ok=True)
 
 
-def _summary(settings: Settings, model: PgpoolModel, program: Program) -> list[str]:
-    roles = ", ".join(credential.role for credential in model.credentials[:5])
-    more = f" and {len(model.credentials) - 5} more" if len(model.credentials) > 5 else ""
+def _summary(settings: Settings, model: PgpoolModel, program: Program) -> Iterator[str]:
+    backends = _few([f"{backend.name} at {backend.host}:{backend.port}" for backend in settings.backends])
+    yield f"pgpool {program.version} for {backends}"
+    roles = _few([credential.role for credential in model.credentials])
+    form = "AES-encrypted" if model.key else "in clear, as PGPOOLKEYFILE is not set"
+    yield f"roles {roles}; passwords in pool_passwd {form}; TLS {'on' if model.tls else 'off'}"
     children, pool = model.numbers["num_init_children"], model.numbers["max_pool"]
-    return [
-        f"pgpool {program.version} for {len(settings.backends)} backends: "
-        + ", ".join(f"{backend.name} at {backend.host}:{backend.port}" for backend in settings.backends[:5]),
-        f"roles {roles}{more}; passwords {'AES-encrypted' if model.key else 'in clear'} in pool_passwd; "
-        f"TLS {'on' if model.tls else 'off'}",
-        f"up to {model.connections_per_backend} connections to each backend "
-        f"(num_init_children {children} × max_pool {pool}); times the number of pgpools, this must stay below "
-        "the servers' max_connections",
-    ]
+    yield (
+        f"up to {model.connections_per_backend} connections to each backend (num_init_children {children} × "
+        f"max_pool {pool}); times the number of pgpools, this must stay below the servers' max_connections"
+    )
+
+
+def _few(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

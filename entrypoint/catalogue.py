@@ -10,12 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from entrypoint.quoting import UnrepresentableError, conf_string
 
 DEFAULT_MINOR = "4.6"
+
+_DIRECTORY = Path(__file__).parent / "catalogues"
 
 _TRUE = ("on", "true", "yes", "t", "y", "1")
 _FALSE = ("off", "false", "no", "f", "n", "0")
@@ -126,7 +128,7 @@ class Catalogue:
 
 def load_catalogue(minor: str) -> Catalogue:
     """The catalogue of a minor version such as `4.6`. Raises KeyError when there is none."""
-    file = resources.files("entrypoint") / "catalogues" / f"pgpool-{minor}.json"
+    file = _DIRECTORY / f"pgpool-{minor}.json"
     try:
         document: dict[str, Any] = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:

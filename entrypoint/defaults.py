@@ -54,7 +54,6 @@ AUTHENTICATION = DefaultSection(
     (
         Default("enable_pool_hba", "on", "without it pgpool lets the server's pg_hba.conf decide, without SCRAM"),
         Default("pool_passwd", "pool_passwd", "beside pgpool.conf"),
-        Default("allow_clear_text_frontend_auth", "off", "no password travels in clear text"),
     ),
 )
 CHECKS = DefaultSection(
@@ -94,7 +93,6 @@ ADMINISTRATION = DefaultSection(
     "Administration and log",
     (
         Default("pcp_listen_addresses", "", "PCP on its socket only"),
-        Default("log_destination", "stderr", "the container's own log"),
         Default("log_pcp_processes", "off", "the sidecar asks by PCP several times a second"),
     ),
 )

@@ -16,6 +16,7 @@ from entrypoint.material import Credential, Material
 from entrypoint.quoting import UnrepresentableError, pool_passwd_field
 from entrypoint.secret import Secret
 from entrypoint.settings import Given, Setting, Settings, quoted
+from entrypoint.sources import Raw
 
 MAX_ROLE_BYTES = 63
 """PostgreSQL cuts longer names (NAMEDATALEN - 1), pgpool does not: they would never match."""
@@ -144,7 +145,8 @@ def _sections(
             try:
                 yield catalogue.assign(name, value)
             except InvalidValueError as error:
-                problems.add(setting.name, settings.origin(setting), quoted(value, error.what), error.remedy)
+                origin = settings.origin(setting)
+                problems.add(setting.name, origin, quoted(Raw(value, origin), error.what), error.remedy)
 
     def section(of: DefaultSection, *first: Assignment) -> Section:
         chosen = []
@@ -224,7 +226,8 @@ def _check_numbers(numbers: Mapping[str, int], given: Mapping[str, Given], probl
         if not low < high <= children:
             add(
                 "min_spare_children",
-                f"dynamic children need min_spare_children {low} < max_spare_children {high} ≤ num_init_children {children}",
+                f"is {low}; dynamic children need min_spare_children < max_spare_children {high} "
+                f"≤ num_init_children {children}",
                 "set the three accordingly",
             )
 
@@ -235,7 +238,7 @@ def _check_run_dir(settings: Settings, numbers: Mapping[str, int], problems: Pro
         problems.add(
             table.RUN_DIR.name,
             settings.origin(table.RUN_DIR),
-            f"is too long: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes, {longest} has {len(longest.encode())}",
+            f"is too long: the socket {longest} has a path of more than {MAX_SOCKET_PATH_BYTES} bytes",
             "choose a shorter directory",
         )
 

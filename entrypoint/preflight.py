@@ -4,7 +4,6 @@ It takes a busy port for a warning and goes on without it; a stale pid file for 
 it never cleans up after a predecessor that was killed.
 """
 
-import ctypes
 import errno
 import os
 import socket
@@ -116,6 +115,8 @@ def reap_shared_memory() -> list[Segment]:
         listing = Path("/proc/sysvipc/shm").read_text()
     except OSError:
         return []
+    import ctypes  # noqa: PLC0415  # only a boot needs it, and it is slow to import
+
     libc = ctypes.CDLL(None, use_errno=True)
     return [
         segment

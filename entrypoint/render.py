@@ -1,5 +1,6 @@
 """From model to files. Pure and deterministic: equal models give equal bytes."""
 
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -9,11 +10,13 @@ from entrypoint.model import PgpoolModel
 from entrypoint.quoting import pool_passwd_field
 from entrypoint.tree import Tree
 
+_TEMPLATES = Path(__file__).parent / "templates"
+
 
 def render(model: PgpoolModel) -> Tree:
     """The files of one generation: pgpool's four, and the certificate when there is one."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("entrypoint"),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,
         finalize=_never_none,
         autoescape=False,  # noqa: S701  # no HTML here; each value was encoded for its own format

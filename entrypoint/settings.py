@@ -351,23 +351,23 @@ def _find(
         if base is None:
             problems.add(name, ENVIRONMENT, "is not a setting", _suggestion(name, catalogue))
         elif base == name:
-            yield name, Raw(env[name], ENVIRONMENT)
+            yield name, Raw(env[name], ENVIRONMENT, is_secret(base, catalogue))
         elif base in env:
             problems.add(name, ENVIRONMENT, f"is set, and so is {base}", "keep one of the two")
-        elif (raw := _from_file(name, env[name], reader, problems)) is not None:
-            yield name, raw
+        elif (value := _from_file(name, env[name], reader, problems)) is not None:
+            yield name, Raw(value, env[name], is_secret(base, catalogue))
 
 
-def _from_file(name: str, value: str, reader: Reader, problems: Problems) -> Raw | None:
-    if not value.startswith("/"):
-        problems.add(name, ENVIRONMENT, f"{value!r} is not an absolute path", "begin it with /")
+def _from_file(name: str, path: str, reader: Reader, problems: Problems) -> str | None:
+    if not path.startswith("/"):
+        problems.add(name, ENVIRONMENT, f"{path!r} is not an absolute path", "begin it with /")
         return None
     try:
-        return Raw(text(reader.file(Path(value))), value)
+        return text(reader.file(Path(path)))
     except SourceError as error:
         problems.add(name, ENVIRONMENT, str(error), error.remedy)
     except UnicodeDecodeError:
-        problems.add(name, value, "is not UTF-8 text", "write the file anew")
+        problems.add(name, path, "is not UTF-8 text", "write the file anew")
     return None
 
 
@@ -415,7 +415,7 @@ def _parse(setting: Setting[T], found: Mapping[str, Raw], problems: Problems) ->
     try:
         return setting.parse(raw.value)
     except InvalidValueError as error:
-        problems.add(setting.name, raw.origin, quoted(raw.value, error.what, secret=setting.secret), error.remedy)
+        problems.add(setting.name, raw.origin, quoted(raw, error.what), error.remedy)
     except BackendsError as error:
         for fault in error.faults:
             problems.add(setting.name, raw.origin, fault, f"write {setting.shape}")
@@ -436,10 +436,9 @@ def _params(found: Mapping[str, Raw], catalogue: Catalogue, problems: Problems) 
         try:
             yield Given(variable, catalogue.assign(name, raw.value), raw.origin)
         except InvalidValueError as error:
-            what = quoted(raw.value, error.what, secret=is_secret(base, catalogue))
-            problems.add(variable, raw.origin, what, error.remedy)
+            problems.add(variable, raw.origin, quoted(raw, error.what), error.remedy)
 
 
-def quoted(value: str, what: str, *, secret: bool = False) -> str:
+def quoted(raw: Raw, what: str) -> str:
     """`what` with the value in front of it, unless that is a secret."""
-    return what if secret else f"{value!r} {what}"
+    return what if raw.secret else f"{raw.value!r} {what}"

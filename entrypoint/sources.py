@@ -37,10 +37,15 @@ class SourceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A setting as found: its text, and where that was found."""
+    """A setting as found: its text, where that was found, and whether it may be shown."""
 
-    value: str
+    value: str = field(repr=False)
     origin: str
+    secret: bool = False
+
+    def shown(self) -> str:
+        """The text for people: a secret is only said to be there."""
+        return "(secret)" if self.secret else self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ def _entries(descriptor: int, revision: int | None) -> dict[str, int]:
         own = {entry.name for entry in entries if revision is None or not entry.is_symlink()}
     found = dict.fromkeys(own, descriptor)
     if revision is not None:
-        found |= dict.fromkeys(os.listdir(revision), revision)
+        found |= dict.fromkeys(os.listdir(revision), revision)  # noqa: PTH208  # a descriptor has no Path
     return {name: parent for name, parent in found.items() if not name.startswith(".")}
 
 

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from entrypoint import __version__
 from entrypoint.catalogue import load_catalogue
 from entrypoint.errors import EntrypointError, ExitCode
 from entrypoint.inputs import read_inputs
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str], env: Mapping[str, str]) -> int:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"{NAME} {version('pgpool-entrypoint')}")
+    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     parser.add_argument("--once", action="store_true", required=True, help="one pass, then exit")
     parser.parse_args(arguments)
     run_dir = Path(env.get("PGPOOL_RUN_DIR", "/run/pgpool"))
