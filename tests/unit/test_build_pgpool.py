@@ -142,6 +142,18 @@ def test_force_builds_again_from_the_cached_tarball(workshop: Workshop) -> None:
     assert "fetch" not in result.stderr
 
 
+def test_a_damaged_tarball_is_an_error_even_if_the_prefix_is_up_to_date(workshop: Workshop) -> None:
+    workshop.run("--version", "9.9.1")
+    damaged = workshop.path / "damaged.tar.gz"
+    damaged.write_bytes(b"half a tarball")
+
+    result = workshop.run("--version", "9.9.1", "--tarball", damaged)
+
+    assert result.returncode == 1
+    assert str(damaged) in result.stderr
+    assert (workshop.prefix / "bin" / "pgpool").exists()
+
+
 def test_another_release_replaces_the_prefix_as_a_whole(workshop: Workshop) -> None:
     workshop.run("--version", "9.9.1")
     (workshop.prefix / "bin" / "of-the-old-release").touch()
@@ -158,10 +170,7 @@ def test_another_release_replaces_the_prefix_as_a_whole(workshop: Workshop) -> N
 def test_a_given_tarball_needs_no_origin_and_no_version(workshop: Workshop, how: str) -> None:
     elsewhere = workshop.tarball.rename(workshop.path / "elsewhere.tar.gz")
 
-    if how == "option":
-        result = workshop.run("--tarball", elsewhere)
-    else:
-        result = workshop.run(PGPOOL_TARBALL=str(elsewhere))
+    result = workshop.run("--tarball", elsewhere) if how == "option" else workshop.run(PGPOOL_TARBALL=str(elsewhere))
 
     assert result.returncode == 0, result.stderr
     assert (workshop.prefix / "BUILD-INFO").read_text().startswith("pgpool-II 9.9.1\n")
@@ -210,15 +219,11 @@ def test_an_unknown_version_lists_the_known_ones(workshop: Workshop) -> None:
 
     result = workshop.run("--version", "8.0.0")
 
-    assert_refused(
-        workshop, result, "8.0.0 is not in the release table", "9.9.1 9.10.0", str(workshop.releases)
-    )
+    assert_refused(workshop, result, "8.0.0 is not in the release table", "9.9.1 9.10.0", str(workshop.releases))
 
 
 def test_a_missing_tarball_is_named(workshop: Workshop) -> None:
-    assert_refused(
-        workshop, workshop.run("--version", "9.9.1", "--tarball", "/no/such.tar.gz"), "/no/such.tar.gz"
-    )
+    assert_refused(workshop, workshop.run("--version", "9.9.1", "--tarball", "/no/such.tar.gz"), "/no/such.tar.gz")
     assert_refused(workshop, workshop.run("--tarball", "/no/such.tar.gz"), "/no/such.tar.gz")
 
 
