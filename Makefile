@@ -35,7 +35,7 @@ help:
 	@echo "make VERB, where VERB is"
 	@awk -F ' *## ' '/^#: / {print "  " substr($$0, 4)}' $(MAKEFILE_LIST)
 
-#: demo         see a password rotated and a failover followed on this machine (KEEP=1 leaves it running)
+#: demo         a real PostgreSQL and pgpool on this machine, and a SCRAM login through both (KEEP=1 leaves them running)
 #: test         everything below: lint, unit, integration
 #: lint         style, types, layers, spelling, shell scripts, generated files
 #: unit         the tests that need no server
