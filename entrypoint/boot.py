@@ -106,10 +106,9 @@ def become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 
 def _preflight(settings: Settings, model: PgpoolModel) -> list[str]:
     problems = Problems()
-    warnings = preflight.check_run_dir(settings.run_dir, problems)
     preflight.check_port(model.listen_addresses, model.numbers["port"], "PGPOOL_PARAMS_PORT", problems)
     problems.raise_if_any()
-    return warnings
+    return preflight.check_run_dir(settings.run_dir)
 
 
 def _write_inputs(env: Mapping[str, str], settings: Settings, model: PgpoolModel, program: Program) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint.errors import Problems
+from entrypoint.errors import Problems, PublishError
 
 _IPC_RMID = 0
 _MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
@@ -54,19 +54,18 @@ def check_port(addresses: str, port: int, variable: str, problems: Problems) -> 
                 )
 
 
-def check_run_dir(path: Path, problems: Problems) -> list[str]:
-    """Add a problem when the run directory cannot be written to; return warnings."""
+def check_run_dir(path: Path) -> list[str]:
+    """Raise PublishError when the run directory cannot be written to; return warnings."""
+    fault = None
     if not path.is_dir():
-        problems.add("PGPOOL_RUN_DIR", str(path), "is no directory", "mount an emptyDir with medium: Memory there")
-        return []
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        problems.add(
-            "PGPOOL_RUN_DIR",
-            str(path),
-            f"is not writable for user id {os.geteuid()}",
-            "mount an emptyDir with medium: Memory there, and set fsGroup in the pod",
+        fault = "is no directory"
+    elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        fault = f"is not writable for user id {os.geteuid()}"
+    if fault is not None:
+        raise PublishError(
+            f"PGPOOL_RUN_DIR {path} {fault}\n"
+            "  → mount an emptyDir with medium: Memory there; for a user id that is not root, set fsGroup in the pod"
         )
-        return []
     kind = filesystem_of(path, Path("/proc/self/mountinfo").read_text())
     if kind not in _MEMORY_FILESYSTEMS:
         return [f"PGPOOL_RUN_DIR {path} is on {kind}, not in memory: passwords may reach a disk"]
