@@ -44,7 +44,8 @@ def check_port(addresses: str, port: int, variable: str, problems: Problems) -> 
             try:
                 _try_to_listen(family, kind, protocol, target)
             except OSError as error:
-                if error.errno == errno.EAFNOSUPPORT:  # a kernel without IPv6 still resolves to it
+                # `*` resolves to an IPv6 address, too, where IPv6 is switched off; pgpool skips it then.
+                if host is None and error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
                     continue
                 problems.add(
                     variable,
