@@ -69,11 +69,12 @@ lint: setup source
 	$(bin)/ruff check --quiet
 	$(bin)/ruff format --check --quiet
 	$(bin)/mypy --no-error-summary
-	$(bin)/lint-imports --no-cache
+	$(bin)/lint-imports --no-cache >$(build)/lint-imports.log || { cat $(build)/lint-imports.log; exit 1; }
 	$(bin)/codespell
 	$(bin)/shellcheck $(shell_scripts)
-	$(bin)/python -m entrypoint settings --format md | diff -u docs/settings.md - || $(call stale,docs)
-	$(bin)/python image/extract_catalogue.py $(source) --check $(catalogue) || $(if $(other_release),$(differs),$(call stale,catalogue))
+	@echo "comparing the generated files with their sources"
+	@$(bin)/python -m entrypoint settings --format md | diff -u docs/settings.md - || $(call stale,docs)
+	@$(bin)/python image/extract_catalogue.py $(source) --check $(catalogue) || $(if $(other_release),$(differs),$(call stale,catalogue))
 
 unit: setup
 	$(pytest) tests/unit
