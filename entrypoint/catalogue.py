@@ -199,8 +199,13 @@ def _number_remedy(parameter: Parameter) -> str:
 
 
 def _assign_double(parameter: Parameter, index: int | None, value: str) -> Assignment:
+    remedy = f"give a number from {parameter.min:g} to {parameter.max:g}"
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
-        raise InvalidValueError("is not a number", f"give a number from {parameter.min:g} to {parameter.max:g}")
+        raise InvalidValueError("is not a number", remedy)
+    if (parameter.min is not None and float(value) < parameter.min) or (
+        parameter.max is not None and float(value) > parameter.max
+    ):
+        raise InvalidValueError("is out of range", remedy)
     return Assignment(parameter, index, value)
 
 

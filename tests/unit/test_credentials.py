@@ -1,0 +1,158 @@
+"""Password values, against what pgpool's own pg_enc wrote and a model of how pgpool reads them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entrypoint.credentials import MAX_AES_BYTES, MAX_TEXT_BYTES, aes_encrypter, pcp_hash, text_entry
+from entrypoint.quoting import pool_passwd_field
+
+MAX_TOKEN_LEN = 128
+LINE = 1024
+
+# pgpool 4.6.1: printf 'a fixed key 100%%\n' >key; pg_enc -k key -- PASSWORD | sed -n 's/^pool_passwd string: //p'
+KEY = "a fixed key 100%"
+AES_VECTORS = [
+    ("x", "AESzQP3ek2uadS09x35e1kJjw=="),
+    ("correct horse 100%", "AESFKrDa50+ZwboQpsJo+CuhTSUJ9RBOV4OqSP4RMftA0c="),
+    ('it\'s "quoted" \\ : 50 %', "AESAQwayvUXQGTXNVQG6ekkxuwJ/ctVjmeD1iabWO58p00="),
+    ("пароль %20 слово", "AESfCnev9BI8Sm8VOFvQlfVnlbA2geND/ELpJksqq+YEVo="),
+    ("0123456789abcde", "AESxATBM6AA3lDj59A/KUutcA=="),
+    ("0123456789abcdef", "AESpILQg+IpN3XJwx4x0uqlimGsY0wR/LwlZjrlBq+TrJQ="),
+    (
+        "a %" * 19 + "ab",
+        "AESdmHsSIOPhKBkYHdxj/YhIQ34KgsyE283ZMO0uCNDoiWBSqWHfORRyEE+XIf/XBhPG/HgSupVQoZt7SCONj9wew==",
+    ),
+    (
+        "a %" * 26 + "a",  # 79 bytes, the longest that fits
+        "AESdmHsSIOPhKBkYHdxj/YhIQ34KgsyE283ZMO0uCNDoiWBSqWHfORRyEE+XIf/XBhPzu0f5WMPUfZVtthQT8oDs46s/e/i2+97MKoLbVMWKng=",
+    ),
+]
+
+
+def get_next_token(buffer: bytes) -> tuple[bytes, bytes | None]:
+    """src/auth/pool_passwd.c, getNextToken: the token, and what follows its colon."""
+    token = b""
+    position = 0
+    escaped = False
+    while position < len(buffer) and len(token) < MAX_TOKEN_LEN:
+        if buffer[position] == ord("\\") and not escaped:
+            position += 1
+            escaped = True
+        if position < len(buffer) and buffer[position] == ord(":") and not escaped:
+            return token, buffer[position + 1 :]
+        escaped = False
+        token += buffer[position : position + 1]
+        position += 1
+    return token, None
+
+
+def user_matches_string(buffer: bytes, user: bytes) -> bytes | None:
+    """The same file, userMatchesString: what follows the user's name and colon, when it is this user's line."""
+    position = matched = 0
+    escaped = False
+    while position < len(buffer):
+        if buffer[position] == ord("\\") and not escaped:
+            position += 1
+            escaped = True
+        if buffer[position : position + 1] == b":" and matched == len(user) and not escaped:
+            return buffer[position + 1 :]
+        escaped = False
+        if matched == len(user) or buffer[position : position + 1] != user[matched : matched + 1]:
+            return None
+        position += 1
+        matched += 1
+    return None
+
+
+def password_of(content: bytes, user: bytes) -> bytes | None:
+    """pool_get_user_credentials: line by line through fgets into 1024 bytes, the first match wins."""
+    while content:
+        end = content.find(b"\n", 0, LINE - 1)
+        size = end + 1 if end >= 0 else LINE - 1
+        line, content = content[:size].removesuffix(b"\n"), content[size:]
+        rest = user_matches_string(line, user)
+        if rest is not None:
+            token, _ = get_next_token(rest)
+            if token:
+                return token
+    return None
+
+
+@pytest.mark.parametrize(("password", "entry"), AES_VECTORS)
+def test_aes_entries_are_byte_for_byte_those_of_pg_enc(password: str, entry: str) -> None:
+    assert aes_encrypter(KEY)(password) == entry
+
+
+def test_one_encrypter_serves_many_passwords() -> None:
+    encrypt = aes_encrypter(KEY)
+    assert [encrypt(password) for password, _ in AES_VECTORS] == [entry for _, entry in AES_VECTORS]
+
+
+def test_another_key_gives_another_entry() -> None:
+    password, entry = AES_VECTORS[1]
+    assert aes_encrypter(f"{KEY} ")(password) != entry
+
+
+def test_the_longest_password_still_fits_into_pgpools_buffer() -> None:
+    encrypt = aes_encrypter(KEY)
+    assert len(encrypt("x" * MAX_AES_BYTES)) <= MAX_TOKEN_LEN < len(encrypt("x" * (MAX_AES_BYTES + 1)))
+    assert password_of(f"u:{text_entry('x' * MAX_TEXT_BYTES)}\n".encode(), b"u") == b"TEXT" + b"x" * MAX_TEXT_BYTES
+    assert (
+        password_of(f"u:{text_entry('x' * (MAX_TEXT_BYTES + 1))}\n".encode(), b"u") == b"TEXT" + b"x" * MAX_TEXT_BYTES
+    )
+
+
+@pytest.mark.parametrize(
+    ("password", "entry"),
+    [
+        ("pass word 100%", "TEXTpass word 100%"),
+        ("AES looks like it 100%", "TEXTAES looks like it 100%"),
+        ("md50123456789abcdef0123456789abcdef", "TEXTmd50123456789abcdef0123456789abcdef"),
+        ("TEXT %", "TEXTTEXT %"),
+        (":%: :", "TEXT\\:%\\: \\:"),
+        ("\\ %\\", "TEXT\\\\ %\\\\"),
+    ],
+)
+def test_a_text_entry_is_marked_and_escaped(password: str, entry: str) -> None:
+    assert text_entry(password) == entry
+
+
+@pytest.mark.parametrize(
+    ("password", "expected"),
+    [
+        # printf %s PASSWORD | md5sum
+        ("", "d41d8cd98f00b204e9800998ecf8427e"),
+        ("made up 100%", "8ae8698697382e697688dcd4851c5602"),
+    ],
+)
+def test_the_pcp_hash_is_plain_md5(password: str, expected: str) -> None:
+    assert pcp_hash(password) == expected
+
+
+one_line = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), min_size=1) | st.text(
+    ":\\ %a#", min_size=1
+)
+roles = one_line.filter(lambda text: len(text.encode()) <= 63)
+passwords = one_line.filter(lambda text: len(text.encode()) <= MAX_TEXT_BYTES)
+
+
+@given(st.dictionaries(roles, passwords, min_size=1, max_size=5))
+def test_pgpool_reads_back_every_password_of_every_role(credentials: dict[str, str]) -> None:
+    content = "".join(f"{pool_passwd_field(role)}:{text_entry(password)}\n" for role, password in credentials.items())
+    read = {role: password_of(content.encode(), role.encode()) for role in credentials}
+    assert read == {role: f"TEXT{password}".encode() for role, password in credentials.items()}
+
+
+@given(st.dictionaries(roles, passwords, max_size=4), roles)
+def test_pgpool_finds_no_password_for_anybody_else(credentials: dict[str, str], stranger: str) -> None:
+    content = "".join(f"{pool_passwd_field(role)}:{text_entry(password)}\n" for role, password in credentials.items())
+    if stranger not in credentials:
+        assert password_of(content.encode(), stranger.encode()) is None
+
+
+def test_the_model_of_pgpools_reader_sees_what_unescaped_text_would_do() -> None:
+    assert password_of(b"u:TEXTa:b\n", b"u") == b"TEXTa"
+    assert password_of(b"u:TEXTa\\b\n", b"u") == b"TEXTab"
+    assert password_of(b"a:b:TEXTx\n", b"a") == b"b"
+    assert password_of(b"u:TEXTone\nu:TEXTtwo\n", b"u") == b"TEXTone"
