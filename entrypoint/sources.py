@@ -66,7 +66,7 @@ class Reader:
 
     def file(self, path: Path) -> bytes:
         """The content of one file. Raises SourceError when it is not to be had."""
-        self._seen[path] = _identity(path)
+        self._look_at(path)
         try:
             return _read(str(path), None)
         except OSError as error:
@@ -74,7 +74,7 @@ class Reader:
 
     def directory(self, path: Path, *, depth: int = 0) -> Directory:
         """The files of a directory, and of `depth` levels of sub-directories. Raises SourceError."""
-        self._seen[path] = _identity(path)
+        self._look_at(path)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -88,6 +88,10 @@ class Reader:
         """Whether anything read has changed since, or was caught in the middle of a change."""
         return self._raced or any(_identity(path) != before for path, before in self._seen.items())
 
+    def _look_at(self, path: Path) -> None:
+        # The first look counts: with the second, two looks at different revisions would pass for one.
+        self._seen.setdefault(path, _identity(path))
+
     def _directory(self, path: Path, descriptor: int, depth: int) -> Directory:
         try:
             revision = os.open("..data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
@@ -100,7 +104,7 @@ class Reader:
                 entry = path / name
                 pinned = parent == revision
                 if not pinned:
-                    self._seen[entry] = _identity(entry)
+                    self._look_at(entry)
                 try:
                     if not stat.S_ISDIR(os.stat(name, dir_fd=parent).st_mode):
                         files[name] = _read(name, parent)
@@ -179,10 +183,13 @@ def _entries(descriptor: int, revision: int | None) -> dict[str, int]:
 def _read(name: str, parent: int | None) -> bytes:
     # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError("is not a regular file")
-        content = file.read(MAX_FILE_BYTES + 1)
+        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)  # fdopen leaves it open when it fails, as for a directory
     if len(content) > MAX_FILE_BYTES:
         raise OSError(f"is longer than {MAX_FILE_BYTES} bytes")
     return content
