@@ -290,6 +290,9 @@ def load(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems:
     go on and find more; a result with problems is never to be used for anything else.
     """
     found = dict(_find(env, catalogue, reader, problems))
+    for setting in TABLE:
+        if setting.required and env.keys().isdisjoint((setting.name, f"{setting.name}_FILE")):
+            problems.add(setting.name, "not set", "is required", f"set it to {setting.shape}")
 
     def value(setting: Setting[T], fallback: T) -> T:
         parsed = _parse(setting, found, problems)
@@ -350,18 +353,30 @@ def _find(
         base = _base_name(name, catalogue)
         if base is None:
             problems.add(name, ENVIRONMENT, "is not a setting", _suggestion(name, catalogue))
+        elif not _is_text(env[name]):
+            problems.add(name, ENVIRONMENT, "is not UTF-8 text", "correct the value")
         elif base == name:
             yield name, Raw(env[name], ENVIRONMENT, is_secret(base, catalogue))
         elif base in env:
             problems.add(name, ENVIRONMENT, f"is set, and so is {base}", "keep one of the two")
+        elif not env[name].startswith("/"):
+            # A secret's value may stand where its path belongs.
+            raw = Raw(env[name], ENVIRONMENT, is_secret(base, catalogue))
+            problems.add(name, ENVIRONMENT, quoted(raw, "is not an absolute path"), "begin it with /")
         elif (value := _from_file(name, env[name], reader, problems)) is not None:
             yield name, Raw(value, env[name], is_secret(base, catalogue))
 
 
+def _is_text(value: str) -> bool:
+    """Whether an environment variable is UTF-8: os.environ has other bytes as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _from_file(name: str, path: str, reader: Reader, problems: Problems) -> str | None:
-    if not path.startswith("/"):
-        problems.add(name, ENVIRONMENT, f"{path!r} is not an absolute path", "begin it with /")
-        return None
     try:
         return text(reader.file(Path(path)))
     except SourceError as error:
@@ -404,8 +419,6 @@ def _suggestion(name: str, catalogue: Catalogue) -> str:
 def _parse(setting: Setting[T], found: Mapping[str, Raw], problems: Problems) -> T | None:
     raw = found.get(setting.name) or found.get(f"{setting.name}_FILE")
     if raw is None:
-        if setting.required:
-            problems.add(setting.name, "not set", "is required", f"set it to {setting.shape}")
         if setting.default is None:
             return None
         raw = Raw(setting.default, "default")
