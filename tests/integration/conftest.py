@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import pytest
 
 from support.pgpool_process import Pgpool
+from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod
 from support.postgres import PostgresServer, initialise
 
 
@@ -23,9 +24,7 @@ class Role(NamedTuple):
 class CreateRole(Protocol):
     """Creates a role that lives as long as the test; what is not given is made up."""
 
-    def __call__(
-        self, name: str | None = None, password: str | None = None, *, monitor: bool = False
-    ) -> Role: ...
+    def __call__(self, name: str | None = None, password: str | None = None, *, monitor: bool = False) -> Role: ...
 
 
 class StartPgpool(Protocol):
@@ -37,9 +36,7 @@ class StartPgpool(Protocol):
 class NewServer(Protocol):
     """Starts a further PostgreSQL server for this test alone."""
 
-    def __call__(
-        self, settings: Mapping[str, str] | None = None, *, host: str = "127.0.0.1"
-    ) -> PostgresServer: ...
+    def __call__(self, settings: Mapping[str, str] | None = None, *, host: str = "127.0.0.1") -> PostgresServer: ...
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +52,15 @@ def postgres(postgres_bin: Path, postgres_template: Path) -> Iterator[PostgresSe
     """The server that most tests share: leave nothing in it, and never stop it."""
     with (
         tempfile.TemporaryDirectory(prefix="pg-") as directory,
-        PostgresServer(Path(directory), postgres_bin, template=postgres_template) as server,
+        PostgresServer(
+            Path(directory),
+            postgres_bin,
+            template=postgres_template,
+            settings={"max_connections": "300"},  # each pgpool's children keep theirs
+        ) as server,
     ):
+        server.create_role(CHECK_ROLE, CHECK_PASSWORD, monitor=True)
+        server.create_role(APP_ROLE, APP_PASSWORD)
         yield server
 
 
@@ -67,9 +71,7 @@ def new_server(postgres_bin: Path, postgres_template: Path) -> Iterator[NewServe
 
         def start(settings: Mapping[str, str] | None = None, *, host: str = "127.0.0.1") -> PostgresServer:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-")))
-            server = PostgresServer(
-                directory, postgres_bin, template=postgres_template, host=host, settings=settings
-            )
+            server = PostgresServer(directory, postgres_bin, template=postgres_template, host=host, settings=settings)
             return stack.enter_context(server)
 
         yield start
@@ -108,3 +110,22 @@ def start_pgpool(pgpool_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             return stack.enter_context(pgpool)
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def new_pod(pgpool_bin: Path, postgres: PostgresServer) -> Iterator[NewPod]:
+    with ExitStack() as stack:
+
+        def make(server: PostgresServer | None = None) -> Pod:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pod-")))
+            pod = Pod(directory, pgpool_bin=pgpool_bin, postgres_port=(server or postgres).port)
+            pod.write_user(CHECK_ROLE, CHECK_PASSWORD)
+            pod.write_user(APP_ROLE, APP_PASSWORD)
+            return pod
+
+        yield make
+
+
+@pytest.fixture
+def pod(new_pod: NewPod) -> Pod:
+    return new_pod()

@@ -3,7 +3,7 @@
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, LiteralString, Self
@@ -171,6 +171,19 @@ class PostgresServer:
         if monitor:
             self.sql(sql.SQL("GRANT pg_monitor TO {}").format(role))
 
+    def create_roles(self, passwords: Mapping[str, str]) -> None:
+        """Many roles at once, by name."""
+        query = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
+        with self.connect() as connection:
+            for role, password in passwords.items():
+                connection.execute(query.format(sql.Identifier(role), sql.Literal(password)))
+
+    def drop_roles(self, roles: Iterable[str]) -> None:
+        """Remove roles that own nothing."""
+        with self.connect() as connection:
+            for role in roles:
+                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
     def alter_password(self, name: str, password: str) -> None:
         self.sql(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(name), sql.Literal(password)))
 
@@ -188,9 +201,7 @@ class PostgresServer:
         self.sql(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def databases(self) -> list[str]:
-        return [
-            name for (name,) in self.sql("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1")
-        ]
+        return [name for (name,) in self.sql("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1")]
 
     def _answers(self) -> bool:
         process = self._process
