@@ -9,7 +9,7 @@ from typing import Any
 from entrypoint import defaults, hba, tls
 from entrypoint import settings as table
 from entrypoint.catalogue import Assignment, Catalogue, InvalidValueError
-from entrypoint.credentials import MAX_AES_BYTES, MAX_KEY_BYTES, MAX_TEXT_BYTES
+from entrypoint.credentials import MAX_AES_BYTES, MAX_KEY_BYTES, MAX_TEXT_BYTES, prepared
 from entrypoint.defaults import DefaultSection
 from entrypoint.errors import Problems
 from entrypoint.material import Credential, Material
@@ -317,9 +317,10 @@ def _password_fault(password: str, *, encrypted: bool) -> tuple[str, str] | None
             "store the password in the Secret; set PGPOOLKEYFILE to have it encrypted in pool_passwd",
         )
     limit = MAX_AES_BYTES if encrypted else MAX_TEXT_BYTES
-    if len(password.encode()) > limit:
+    length = len(prepared(password).encode())
+    if length > limit:
         return (
-            f"has {len(password.encode())} bytes; pgpool cuts entries after {limit}"
+            f"has {length} bytes; pgpool cuts entries after {limit}"
             + (" when they are encrypted" if encrypted else ""),
             "choose a shorter password",
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from entrypoint.credentials import aes_encrypter, pcp_hash, text_entry
+from entrypoint.credentials import aes_encrypter, pcp_hash, prepared, text_entry
 from entrypoint.model import PgpoolModel
 from entrypoint.quoting import pool_passwd_field
 from entrypoint.tree import Tree
@@ -29,7 +29,8 @@ def render(model: PgpoolModel) -> Tree:
 
     encode = text_entry if model.key is None else aes_encrypter(model.key.reveal())
     passwords = [
-        (pool_passwd_field(credential.role), encode(credential.password.reveal())) for credential in model.credentials
+        (pool_passwd_field(credential.role), encode(prepared(credential.password.reveal())))
+        for credential in model.credentials
     ]
     own_hba = None if model.hba is None else f"{model.hba}\n".encode()
     return Tree(
