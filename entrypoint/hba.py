@@ -4,17 +4,20 @@ pgpool starts with a file it cannot parse and then refuses every login, and it a
 safe beside stored passwords. So every line is read here first, in pgpool's way (src/auth/pool_hba.c).
 """
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 _METHODS = ("scram-sha-256", "cert", "pam", "reject")
+_OPTIONS = {"pam": ("pamservice", "pam_use_hostname")}
 _UNSAFE = {
     "trust": "lets everybody in as any role whose password pgpool holds",
     "password": "is unsafe in pgpool, and has the password sent in clear text",
     "md5": "does not work with SCRAM on the servers",
 }
 _TYPES = ("local", "host", "hostssl", "hostnossl")
-_MAX_LINE = 8190
+_MAX_LINE = 8189
+"""MAX_LINE, less the line end, the terminator, and the byte whose presence means "too long" to pgpool."""
 _MAX_TOKEN = 255
 
 
@@ -69,12 +72,15 @@ def _after_address(fields: list[list[str]]) -> tuple[str | None, list[list[str]]
     if "/" in address:
         try:
             ip_network(address, strict=False)
+            int(address.partition("/")[2])  # the module reads 10.0.0.0/255.0.0.0, pgpool does not
         except ValueError:
             return f"{address!r} is not an address with a mask", []
         return None, fields[1:]
     try:
         version = ip_address(address).version
     except ValueError:
+        if re.fullmatch(r"[0-9.]+", address):  # pgpool reads 10.1 as 10.0.0.1
+            return f"{address!r} is not an address", []
         return None, fields[1:]  # a host name, or all, samehost, samenet
     try:
         if ip_address(fields[1][0]).version == version:
@@ -95,6 +101,8 @@ def _method_fault(fields: list[list[str]]) -> str | None:
     for option in (token for field in fields[1:] for token in field):
         if "=" not in option:
             return f"{option!r} is not an option of the form name=value"
+        if option.partition("=")[0] not in _OPTIONS.get(method, ()):
+            return f"{option!r} is not an option of the method {method}"
     return None
 
 
