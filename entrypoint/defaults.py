@@ -131,7 +131,6 @@ RESERVED = {
     "pcp_socket_dir": _FILES,
     "pid_file_name": _FILES,
     "logdir": _FILES,
-    "work_dir": _FILES,
     "enable_pool_hba": _SCRAM,
     "pool_passwd": _SCRAM,
     "allow_clear_text_frontend_auth": _SCRAM,

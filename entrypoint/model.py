@@ -178,7 +178,7 @@ def _backend_parameters(settings: Settings) -> Iterator[tuple[str, str]]:
         # in /tmp for its host (BackendPortAssignFunc, src/config/pool_config_variables.c).
         yield f"backend_hostname{node}", backend.host
         yield f"backend_port{node}", str(backend.port)
-        yield f"backend_weight{node}", f"{backend.weight:g}"
+        yield f"backend_weight{node}", f"{backend.weight:.6f}".rstrip("0").rstrip(".")
         yield f"backend_application_name{node}", backend.name
         if backend.flags != ("ALLOW_TO_FAILOVER",):
             yield f"backend_flag{node}", "|".join(backend.flags)
@@ -233,6 +233,13 @@ def _check_numbers(numbers: Mapping[str, int], given: Mapping[str, Given], probl
 
 
 def _check_run_dir(settings: Settings, numbers: Mapping[str, int], problems: Problems) -> None:
+    if "," in str(settings.run_dir):
+        problems.add(
+            table.RUN_DIR.name,
+            settings.origin(table.RUN_DIR),
+            f"{str(settings.run_dir)!r} contains a comma, where pgpool divides a list of directories",
+            "choose another directory",
+        )
     longest = f"{settings.run_dir}/.s.PGSQL.{max(numbers['port'], numbers['pcp_port'])}"
     if len(longest.encode()) > MAX_SOCKET_PATH_BYTES:
         problems.add(
