@@ -36,6 +36,14 @@ def read_material(settings: Settings, reader: Reader, problems: Problems) -> Mat
     """Read all files that `settings` names; what cannot be read is added to `problems`."""
     files = _Files(settings, reader, problems)
     users = files.directory(table.USERS_DIR, settings.users_dir, depth=1)
+    if users is not None and {"username", "password"} <= set(users.files):
+        problems.add(
+            table.USERS_DIR.name,
+            str(users.path),
+            "holds `username` and `password` itself, as one mounted Secret",
+            f"mount that Secret one level deeper, for example at {users.path}/app",
+        )
+        users = None
     key = files.text(table.KEY_FILE, settings.key_file)
     return Material(
         credentials=None if users is None else tuple(_credentials(users, problems)),
@@ -78,14 +86,6 @@ class _Files:
 
 
 def _credentials(users: Directory, problems: Problems) -> Iterator[Credential]:
-    if {"username", "password"} <= set(users.files):
-        problems.add(
-            table.USERS_DIR.name,
-            str(users.path),
-            "holds `username` and `password` itself, as one mounted Secret",
-            f"mount that Secret one level deeper, for example at {users.path}/app",
-        )
-        return
     for name, content in users.files.items():
         role = _printable(name)
         yield from _credential(role, content, users.path / role, problems)
