@@ -52,6 +52,7 @@ def check(files: Mapping[str, bytes], directory: str, now: datetime, problems: P
 def _faults(files: Mapping[str, bytes], now: datetime, warnings: list[str]) -> Iterator[Fault]:
     # Imported here: a start without TLS need not load the X.509 code.
     from cryptography import x509  # noqa: PLC0415
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
     leaf = key = None
@@ -65,6 +66,10 @@ def _faults(files: Mapping[str, bytes], now: datetime, warnings: list[str]) -> I
         yield Fault("tls.key", "is protected by a passphrase", "store the key without one")
     except ValueError:
         yield Fault("tls.key", "holds no private key in PEM", "put the certificate's key there")
+    except UnsupportedAlgorithm:
+        yield Fault(
+            "tls.key", "is of a kind that is not supported", "issue an RSA or P-256 key and a certificate for it"
+        )
     if files.get("ca.crt"):
         try:
             x509.load_pem_x509_certificates(files["ca.crt"])
@@ -72,9 +77,17 @@ def _faults(files: Mapping[str, bytes], now: datetime, warnings: list[str]) -> I
             yield Fault("ca.crt", "holds no certificate in PEM", "put the authority's certificate there, or remove it")
     if leaf is None:
         return
-    if key is not None and leaf.public_key() != key.public_key():
-        yield Fault("tls.crt", "does not belong to tls.key", "store certificate and key of one issue together")
-    expires, begins = leaf.not_valid_after_utc, leaf.not_valid_before_utc
+    try:
+        if key is not None and leaf.public_key() != key.public_key():
+            yield Fault("tls.crt", "does not belong to tls.key", "store certificate and key of one issue together")
+    except (UnsupportedAlgorithm, ValueError):
+        yield Fault(
+            "tls.crt", "has a key of a kind that is not supported", "issue a certificate for an RSA or P-256 key"
+        )
+    yield from _out_of_time(leaf.not_valid_before_utc, leaf.not_valid_after_utc, now, warnings)
+
+
+def _out_of_time(begins: datetime, expires: datetime, now: datetime, warnings: list[str]) -> Iterator[Fault]:
     if expires <= now:
         yield Fault("tls.crt", f"expired at {expires:%Y-%m-%d %H:%M} UTC", "issue a new certificate")
     elif begins > now:

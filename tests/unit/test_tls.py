@@ -1,0 +1,183 @@
+"""Certificates that pgpool would meet with a mere warning."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from entrypoint import tls
+from entrypoint.errors import Problem, Problems
+from support.certificates import Authority, KeyType
+from unit.conftest import Site
+
+ISSUE = "mount a Secret of type kubernetes.io/tls there, or unset PGPOOL_TLS_DIR"
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+def check(files: dict[str, bytes], *, after: timedelta = timedelta()) -> tuple[list[tuple[str, str, str]], list[str]]:
+    problems = Problems()
+    warnings = tls.check(files, "/tls", datetime.now(UTC) + after, problems)
+    found: list[Problem] = problems._found  # noqa: SLF001
+    assert {each.setting for each in found} <= {"PGPOOL_TLS_DIR"}
+    return [(each.origin, each.what, each.remedy) for each in found], warnings
+
+
+@pytest.mark.parametrize("key_type", ["ec", "rsa"])
+@pytest.mark.parametrize("with_authority", [False, True])
+def test_a_good_pair_has_no_problem(authority: Authority, key_type: KeyType, *, with_authority: bool) -> None:
+    certificate = authority.issue(key_type=key_type)
+    assert check(certificate.files(with_authority=with_authority)) == ([], [])
+
+
+def test_a_chain_counts_by_its_first_certificate(authority: Authority) -> None:
+    certificate = authority.issue()
+    files = certificate.files()
+    assert check({**files, "tls.crt": certificate.certificate + authority.certificate}) == ([], [])
+    problems, _ = check({**files, "tls.crt": authority.certificate + certificate.certificate})
+    assert problems == [
+        ("/tls/tls.crt", "does not belong to tls.key", "store certificate and key of one issue together")
+    ]
+
+
+def test_files_that_are_missing_or_empty_are_told(authority: Authority) -> None:
+    files = authority.issue().files()
+    assert check({}) == (
+        [("/tls/tls.crt", "does not exist", ISSUE), ("/tls/tls.key", "does not exist", ISSUE)],
+        [],
+    )
+    assert check({**files, "tls.key": b""}) == ([("/tls/tls.key", "is empty", ISSUE)], [])
+
+
+@pytest.mark.parametrize(
+    "junk", [b"junk 100%", b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", b"\xff"]
+)
+def test_junk_is_told_for_each_file(authority: Authority, junk: bytes) -> None:
+    files = authority.issue().files()
+    assert check({**files, "tls.crt": junk}) == (
+        [("/tls/tls.crt", "holds no certificate in PEM", "put the certificate and its chain there")],
+        [],
+    )
+    assert check({**files, "tls.key": junk}) == (
+        [("/tls/tls.key", "holds no private key in PEM", "put the certificate's key there")],
+        [],
+    )
+    assert check({**files, "ca.crt": junk}) == (
+        [("/tls/ca.crt", "holds no certificate in PEM", "put the authority's certificate there, or remove it")],
+        [],
+    )
+
+
+def test_an_empty_authority_counts_as_none(authority: Authority) -> None:
+    assert check({**authority.issue().files(), "ca.crt": b""}) == ([], [])
+
+
+# openssl ecparam -name brainpoolP160r1 -genkey -noout >key; openssl req -x509 -key key -days 36500 -subj /CN=x
+ODD_KEY = b"""-----BEGIN EC PRIVATE KEY-----
+MFQCAQEEFEE9ssai+vDRup3nldPicGLs+CahoAsGCSskAwMCCAEBAaEsAyoABKJt
+JLLMdu2mebyMFXcQl7XxkidJO3RCrbF2HDWVUbqv1wn7EN0IUsI=
+-----END EC PRIVATE KEY-----
+"""
+ODD_CERTIFICATE = b"""-----BEGIN CERTIFICATE-----
+MIIBPzCB/qADAgECAhQs4d5evI0eG22QOF1sjY+aQluJCTAKBggqhkjOPQQDAjAM
+MQowCAYDVQQDDAF4MCAXDTI2MTEyMzE3MjUyOVoYDzIxMjYxMDMwMTcyNTI5WjAM
+MQowCAYDVQQDDAF4MEIwFAYHKoZIzj0CAQYJKyQDAwIIAQEBAyoABKJtJLLMdu2m
+ebyMFXcQl7XxkidJO3RCrbF2HDWVUbqv1wn7EN0IUsKjUzBRMB0GA1UdDgQWBBRm
+lAkqKDXXWxF0K80S5mZnjeHESTAfBgNVHSMEGDAWgBRmlAkqKDXXWxF0K80S5mZn
+jeHESTAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCAzAAMC0CFQDKrC3SqzEz
+y2qvdYdqsHh1jNuTaQIUYi1oyPoNiT0PbXZHQTwFA8WI5Vs=
+-----END CERTIFICATE-----
+"""
+
+
+def test_keys_of_a_kind_that_nobody_uses_are_told(authority: Authority) -> None:
+    files = authority.issue().files()
+    problems, _ = check({**files, "tls.key": ODD_KEY})
+    assert [(where, what) for where, what, _ in problems] == [("/tls/tls.key", "is of a kind that is not supported")]
+    problems, _ = check({**files, "tls.crt": ODD_CERTIFICATE})
+    assert [(where, what) for where, what, _ in problems] == [
+        ("/tls/tls.crt", "has a key of a kind that is not supported")
+    ]
+
+
+def test_certificate_and_key_of_two_issues_are_told(authority: Authority) -> None:
+    pair = authority.issue().with_key_of(authority.issue(key_type="rsa"))
+    assert check(pair.files()) == (
+        [("/tls/tls.crt", "does not belong to tls.key", "store certificate and key of one issue together")],
+        [],
+    )
+
+
+def test_a_key_with_a_passphrase_is_told(authority: Authority) -> None:
+    files = authority.issue(passphrase=b"pass phrase 100%").files()
+    assert check(files) == (
+        [("/tls/tls.key", "is protected by a passphrase", "store the key without one")],
+        [],
+    )
+
+
+def test_a_certificate_out_of_its_time_is_told(authority: Authority) -> None:
+    (expired,), _ = check(authority.issue_expired().files())
+    assert expired[1].startswith("expired at 20")
+    assert expired[2] == "issue a new certificate"
+    (early,), _ = check(authority.issue_not_yet_valid().files())
+    assert early[1].startswith("is not valid before 20")
+    assert early[2] == "check clock and certificate"
+
+
+def test_all_problems_are_told_at_once(authority: Authority) -> None:
+    pair = authority.issue_expired().with_key_of(authority.issue())
+    problems, _ = check({**pair.files(), "ca.crt": b"junk"})
+    assert [origin for origin, _, _ in problems] == ["/tls/ca.crt", "/tls/tls.crt", "/tls/tls.crt"]
+
+
+@pytest.mark.parametrize(
+    ("left", "warnings"),
+    [
+        (timedelta(days=90), []),
+        (timedelta(days=14, minutes=1), []),
+        (timedelta(days=14, minutes=-1), ["/tls/tls.crt expires in 13 days"]),
+        (timedelta(days=1, minutes=1), ["/tls/tls.crt expires in 1 days"]),
+        (timedelta(hours=5, minutes=1), ["/tls/tls.crt expires in 5 hours"]),
+        (timedelta(minutes=1), ["/tls/tls.crt expires in 0 hours"]),
+    ],
+)
+def test_a_certificate_near_its_end_is_a_warning(authority: Authority, left: timedelta, warnings: list[str]) -> None:
+    certificate = authority.issue(valid_for=timedelta(days=100))
+    # issue() lets it begin an hour ago
+    after = timedelta(days=100, hours=-1) - left
+    assert check(certificate.files(), after=after) == ([], warnings)
+
+
+def test_a_pair_reaches_the_rendered_files_and_pgpool_conf(site: Site, authority: Authority) -> None:
+    site.now = datetime.now(UTC)
+    certificate = authority.issue()
+    env = {"PGPOOL_TLS_DIR": str(certificate.write(site.root / "tls"))}
+    files = site.tree(**env).files
+    assert {name: files[name] for name in tls.FILES} == certificate.files()
+    conf = site.conf(**env)
+    assert {name: conf[name] for name in conf if name.startswith("ssl")} == {
+        "ssl": "on",
+        "ssl_cert": f"'{site.run_dir}/current/tls.crt'",
+        "ssl_key": f"'{site.run_dir}/current/tls.key'",
+        "ssl_ca_cert": f"'{site.run_dir}/current/ca.crt'",
+    }
+
+
+def test_without_an_authority_none_is_configured(site: Site, authority: Authority) -> None:
+    site.now = datetime.now(UTC)
+    certificate = authority.issue()
+    directory = certificate.write(site.root / "tls", with_authority=False)
+    (directory / "notes.txt").write_text("of no interest")
+    env = {"PGPOOL_TLS_DIR": str(directory)}
+    assert "ssl_ca_cert" not in site.conf(**env)
+    assert sorted(site.tree(**env).files) == [
+        "pcp.conf",
+        "pgpool.conf",
+        "pool_hba.conf",
+        "pool_passwd",
+        "tls.crt",
+        "tls.key",
+    ]
