@@ -1,13 +1,15 @@
 """What Kubernetes gives one container: Secrets as files, a run directory, an environment."""
 
 import hashlib
+import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Protocol
 
-from support.pgpool_process import Pgpool, run_entrypoint
+from support.pgpool_process import REPOSITORY, Pgpool, run_entrypoint
 from support.ports import free_port
 from support.postgres import PostgresServer
 
@@ -109,3 +111,18 @@ def _facts(path: Path) -> tuple[str, int, int, str]:
     elif path.is_file():
         content = hashlib.sha256(path.read_bytes()).hexdigest()
     return oct(status.st_mode), status.st_ino, status.st_mtime_ns, content
+
+
+def run_sidecar(pod: Pod, **changes: str | None) -> CompletedProcess[str]:
+    """One pass of the sidecar, with the few settings that its container has."""
+    environment = {"PGPOOL_RUN_DIR": str(pod.run_dir), "PATH": os.defpath}
+    return subprocess.run(
+        [*sidecar_command(), "--once"],
+        env={name: value for name, value in {**environment, **changes}.items() if value is not None},
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30,
+        check=False,
+    )
