@@ -28,7 +28,9 @@ def publish(tree: Tree, run_dir: Path) -> Path:
         generations = run_dir / GENERATIONS
         generations.mkdir(mode=0o700, exist_ok=True)
         generation = generations / tree.digest
-        if not _holds(generation, tree):
+        if generation.is_dir():
+            _repair(tree, generation)
+        else:
             _write_generation(tree, generation)
         _point(run_dir / CURRENT, Path(GENERATIONS) / tree.digest)
         _collect(generations, live=generation)
@@ -65,12 +67,19 @@ def replace_file(path: Path, content: bytes) -> None:
     _sync_directory(path.parent)
 
 
-def _holds(generation: Path, tree: Tree) -> bool:
+def _repair(tree: Tree, generation: Path) -> None:
+    """Make a generation that may be live hold `tree`, without taking away a file that it needs."""
+    for name, content in tree.files.items():
+        if not _holds(generation / name, content):
+            replace_file(generation / name, content)
+    for entry in generation.iterdir():
+        if entry.name not in tree.files:
+            entry.unlink()
+
+
+def _holds(file: Path, content: bytes) -> bool:
     try:
-        names = {entry.name for entry in generation.iterdir()}
-        return names == set(tree.files) and all(
-            (generation / name).read_bytes() == content for name, content in tree.files.items()
-        )
+        return file.read_bytes() == content
     except OSError:
         return False
 
@@ -82,8 +91,6 @@ def _write_generation(tree: Tree, generation: Path) -> None:
         for name, content in tree.files.items():
             _write_file(temporary / name, content)
         _sync_directory(temporary)
-        if generation.exists():  # damaged, or it would have been taken as it is
-            generation.rename(generation.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}"))
         temporary.rename(generation)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -120,8 +127,10 @@ def _collect(generations: Path, *, live: Path) -> None:
         key=lambda entry: entry.stat().st_mtime_ns,
         reverse=True,
     )
-    abandoned = [entry for entry in generations.iterdir() if entry.name.startswith(_TEMPORARY)]
-    for entry in [*others[_KEPT - 1 :], *abandoned]:
+    for entry in others[_KEPT - 1 :]:
+        # Renamed first: half removed, it would be the newest, and be kept in place of a whole one.
+        entry.rename(entry.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}"))
+    for entry in generations.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(entry, ignore_errors=True)
 
 
