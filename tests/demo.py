@@ -346,16 +346,16 @@ def search_secrets(scene: Scene, server: PostgresServer, pgpool: Pgpool, report:
 
 
 def misconfigure(scene: Scene, server: PostgresServer, report: Report) -> None:
-    run_dir = scene.home / "empty"
-    run_dir.mkdir()
-    mistaken = {
-        "PGPOOL_BACKNEDS": f"postgres-1=127.0.0.1:{server.port}",
-        "PGPOOL_BACKENDS": "postgres-1=127.0.0.1:99999",
-        "PGPOOL_USERS_DIR": str(scene.users),
-        "PGPOOLKEYFILE": f"{scene.key_file}.lost",
-        "PGPOOL_RUN_DIR": str(run_dir),
-    }
-    result = run_entrypoint([], mistaken, pgpool_bin=scene.pgpool_bin)
+    with tempfile.TemporaryDirectory(prefix="pgd-", dir=scene.run_dir.parent) as run_dir:
+        mistaken = {
+            "PGPOOL_BACKNEDS": f"postgres-1=127.0.0.1:{server.port}",
+            "PGPOOL_BACKENDS": "postgres-1=127.0.0.1:99999",
+            "PGPOOL_USERS_DIR": str(scene.users),
+            "PGPOOLKEYFILE": f"{scene.key_file}.lost",
+            "PGPOOL_RUN_DIR": run_dir,
+        }
+        result = run_entrypoint([], mistaken, pgpool_bin=scene.pgpool_bin)
+        written = list(Path(run_dir).iterdir())
     report.show(result.stderr)
     report.show(f"exit status {result.returncode}")
     named = all(name in result.stderr for name in ("PGPOOL_BACKNEDS", "'99999'", "PGPOOLKEYFILE"))
@@ -363,7 +363,7 @@ def misconfigure(scene: Scene, server: PostgresServer, report: Report) -> None:
         result.returncode == 78 and named and "3 problems" in result.stderr,
         "a misconfigured start ends with 78 and names all three mistakes at once, with what to do",
     )
-    report.prove(not any(run_dir.iterdir()), "a misconfigured start writes nothing")
+    report.prove(not written, "a misconfigured start writes nothing")
 
 
 def ask(scene: Scene, pgpool: Pgpool, query: str, report: Report) -> str:
