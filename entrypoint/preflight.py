@@ -6,6 +6,7 @@ it never cleans up after a predecessor that was killed.
 
 import errno
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -37,8 +38,9 @@ def check_port(addresses: str, port: int, variable: str, problems: Problems) -> 
         host = None if address == "*" else address
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        except OSError as error:
-            problems.add("listen_addresses", address, f"is no address of this host ({error.strerror})", "correct it")
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
+            reason = error.strerror if isinstance(error, OSError) else "not a host name"
+            problems.add("listen_addresses", address, f"is no address of this host ({reason})", "correct it")
             continue
         for family, kind, protocol, _, target in found:
             try:
@@ -67,7 +69,7 @@ def check_run_dir(path: Path) -> list[str]:
             f"PGPOOL_RUN_DIR {path} {fault}\n"
             "  → mount an emptyDir with medium: Memory there; for a user id that is not root, set fsGroup in the pod"
         )
-    kind = filesystem_of(path, Path("/proc/self/mountinfo").read_text())
+    kind = filesystem_of(path, Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
     if kind not in _MEMORY_FILESYSTEMS:
         return [f"PGPOOL_RUN_DIR {path} is on {kind}, not in memory: passwords may reach a disk"]
     return []
@@ -79,7 +81,7 @@ def filesystem_of(path: Path, mountinfo: str) -> str:
     real = os.path.realpath(path)
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        mount = before.split(" ")[4].encode().decode("unicode_escape")
+        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split(" ")[4])
         inside = real == mount or real.startswith(mount.rstrip("/") + "/")
         # A later mount on the same point hides the earlier one.
         if inside and len(mount) >= len(best):

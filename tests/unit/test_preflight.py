@@ -1,0 +1,233 @@
+"""The look at the machine before pgpool starts."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from entrypoint.errors import Problems, PublishError
+from entrypoint.preflight import (
+    Segment,
+    abandoned,
+    check_port,
+    check_run_dir,
+    filesystem_of,
+    remove_stale_files,
+)
+from support.ports import free_port
+
+# --- the run directory ----------------------------------------------------------------------------------------------
+
+MOUNTINFO = r"""21 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
+22 21 0:21 / /proc rw,nosuid - proc proc rw
+30 21 0:30 / /dev/shm rw shared:3 master:1 - tmpfs tmpfs rw
+31 21 0:31 / /run rw,nosuid - tmpfs tmpfs rw
+32 31 0:32 /pool /run/pgpool rw - ext4 /dev/vdb rw
+33 21 0:33 / /mnt/with\040space\134and rw - ramfs ramfs rw
+34 21 0:34 / /mnt/ünïcödé rw - tmpfs tmpfs rw
+35 21 0:35 / /twice rw - ext4 /dev/vdc rw
+36 35 0:36 / /twice rw - tmpfs tmpfs rw
+37 21 0:37 / /over rw - overlay overlay rw,lowerdir=/a:/b
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "ext4"),
+        ("/etc", "ext4"),
+        ("/run", "tmpfs"),
+        ("/run/other", "tmpfs"),
+        ("/run/pgpool", "ext4"),
+        ("/run/pgpool/generations", "ext4"),
+        ("/run/pgpool2", "tmpfs"),
+        ("/runner", "ext4"),
+        ("/dev/shm/../shm/x", "tmpfs"),
+        ("/mnt/with space\\and/x", "ramfs"),
+        ("/mnt/with", "ext4"),
+        ("/mnt/ünïcödé/x", "tmpfs"),
+        ("/twice/x", "tmpfs"),
+        ("/over/x", "overlay"),
+    ],
+)
+def test_a_path_is_on_the_file_system_mounted_nearest(path: str, kind: str) -> None:
+    assert filesystem_of(Path(path), MOUNTINFO) == kind
+
+
+def test_a_path_that_is_nowhere_is_on_an_unknown_file_system() -> None:
+    assert filesystem_of(Path("/a"), "") == "an unknown file system"
+
+
+def test_links_are_followed_to_their_file_system(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/run/other")
+    assert filesystem_of(tmp_path / "link", MOUNTINFO) == "tmpfs"
+
+
+MOUNT = "mount an emptyDir with medium: Memory there; for a user id that is not root, set fsGroup in the pod"
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(PublishError) as raised:
+        check_run_dir(path)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_run_directory_that_is_none_is_told(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert refusal(tmp_path / kind) == f"PGPOOL_RUN_DIR {tmp_path}/{kind} is no directory\n  → {MOUNT}"
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o300, 0o600])
+def test_a_run_directory_that_is_not_ours_is_told(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    try:
+        told = refusal(tmp_path)
+    finally:
+        tmp_path.chmod(0o700)
+    assert told == f"PGPOOL_RUN_DIR {tmp_path} is not writable for user id {os.geteuid()}\n  → {MOUNT}"
+
+
+def test_a_run_directory_in_memory_is_fine() -> None:
+    assert check_run_dir(Path("/dev/shm")) == []
+
+
+def test_a_run_directory_on_a_disk_is_a_warning(tmp_path: Path) -> None:
+    kind = filesystem_of(tmp_path, Path("/proc/self/mountinfo").read_text())
+    warning = f"PGPOOL_RUN_DIR {tmp_path} is on {kind}, not in memory: passwords may reach a disk"
+    assert check_run_dir(tmp_path) == ([] if kind in ("tmpfs", "ramfs") else [warning])
+
+
+# --- ports ----------------------------------------------------------------------------------------------------------
+
+
+def port_problems(addresses: str, port: int) -> list[tuple[str, str, str]]:
+    problems = Problems()
+    check_port(addresses, port, "PGPOOL_PARAMS_PORT", problems)
+    return [(each.setting, each.origin, each.what) for each in problems._found]  # noqa: SLF001
+
+
+@pytest.mark.parametrize("addresses", ["*", "127.0.0.1", "localhost", "0.0.0.0", "127.0.0.1, 127.0.0.2", "", " , "])
+def test_a_free_port_is_no_problem(addresses: str) -> None:
+    assert port_problems(addresses, free_port()) == []
+
+
+@pytest.mark.parametrize(
+    ("listens", "addresses", "where"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1", "*", "0.0.0.0"),
+        ("0.0.0.0", "127.0.0.1", "127.0.0.1"),
+        ("127.0.0.2", "127.0.0.1,127.0.0.2", "127.0.0.2"),
+    ],
+)
+def test_a_busy_port_is_told(listens: str, addresses: str, where: str) -> None:
+    with socket.create_server((listens, 0)) as server:
+        port = server.getsockname()[1]
+        expected = [("PGPOOL_PARAMS_PORT", f"{where} port {port}", "the port is in use")]
+        assert port_problems(addresses, port) == expected
+    assert port_problems(addresses, port) == []
+
+
+def test_a_port_of_another_address_is_not_ours() -> None:
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        assert port_problems("127.0.0.1", server.getsockname()[1]) == []
+
+
+def test_a_connection_that_has_just_ended_keeps_no_port_busy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        accepted, _ = server.accept()
+        accepted.close()  # the side that closes first waits (TIME_WAIT), here the server's
+        client.close()
+    assert port_problems("127.0.0.1", port) == []
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "203.0.113.9"])
+def test_an_address_of_another_host_is_told(address: str) -> None:
+    assert port_problems(address, free_port()) != []
+
+
+@pytest.mark.parametrize("address", ["no such host", "a..b", "x" * 64, "256.256.256.256"])
+def test_what_is_no_address_is_told(address: str) -> None:
+    ((setting, origin, what),) = port_problems(address, free_port())
+    assert (setting, origin) == ("listen_addresses", address)
+    assert what.startswith("is no address of this host (")
+
+
+# --- what a killed predecessor left ---------------------------------------------------------------------------------
+
+
+def test_pid_file_and_sockets_of_our_ports_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pgpool.pid").write_bytes(b"1\0")
+    for name in (".s.PGSQL.9999", ".s.PGSQL.9898", ".s.PGSQL.5432"):
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(name)
+    (tmp_path / "inputs.json").write_bytes(b"{}")
+    assert remove_stale_files(tmp_path, (9999, 9898)) == ["pgpool.pid", ".s.PGSQL.9999", ".s.PGSQL.9898"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".s.PGSQL.5432", "inputs.json"]
+    assert remove_stale_files(tmp_path, (9999, 9898)) == []
+
+
+def test_what_only_has_a_sockets_name_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".s.PGSQL.9999").write_bytes(b"no socket")
+    (tmp_path / ".s.PGSQL.9898").mkdir()
+    assert remove_stale_files(tmp_path, (9999, 9898)) == []
+
+
+HEADER = (
+    "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime"
+    "      ctime                   rss                  swap\n"
+)
+
+
+def row(key: int = 0, shmid: int = 7, cpid: int = 12, nattch: int = 0, uid: int = 999) -> str:
+    return (
+        f"{key:10d} {shmid:10d}   600 {6291456:21d} {cpid:5d}     0 {nattch:6d} {uid:5d}     0   999     0 "
+        "1780000000 1780000000 1780000000               6291456                     0\n"
+    )
+
+
+def found(listing: str, alive: Callable[[int], bool] = lambda _: False) -> list[int]:
+    return [segment.id for segment in abandoned(listing, 999, alive)]
+
+
+def test_a_segment_that_a_killed_pgpool_left_is_abandoned() -> None:
+    assert list(abandoned(HEADER + row(), 999, lambda _: False)) == [
+        Segment(key=0, id=7, bytes=6291456, creator=12, attached=0, uid=999)
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        row(key=1),
+        row(key=-559038737),
+        row(nattch=1),
+        row(uid=0),
+        row(uid=1000),
+        row(cpid=77),
+    ],
+)
+def test_anybody_elses_segment_is_not(other: str) -> None:
+    listing = HEADER + row(shmid=1) + other + row(shmid=2)
+    assert found(listing, alive=lambda pid: pid == 77) == [1, 2]
+
+
+def test_no_segments_are_no_trouble() -> None:
+    assert found(HEADER) == []
+
+
+def test_the_columns_are_found_by_name() -> None:
+    assert found("uid nattch cpid size shmid key\n999 0 12 100 5 0\n") == [5]
+    assert found(HEADER.replace("rss", "new") + row()) == [7]
+
+
+def test_this_kernels_list_can_be_read() -> None:
+    listing = Path("/proc/sysvipc/shm").read_text()
+    assert [segment for segment in abandoned(listing, -1, lambda _: False)] == []  # noqa: C416
+    assert listing.split()[: len(HEADER.split()) - 2] == HEADER.split()[:-2]
