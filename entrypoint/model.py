@@ -9,7 +9,7 @@ from typing import Any
 from entrypoint import defaults, hba, tls
 from entrypoint import settings as table
 from entrypoint.catalogue import Assignment, Catalogue, InvalidValueError
-from entrypoint.credentials import MAX_AES_BYTES, MAX_KEY_BYTES, MAX_TEXT_BYTES, prepared
+from entrypoint.credentials import MAX_AES_BYTES, MAX_KEY_BYTES, MAX_TEXT_BYTES, aes_encrypter, prepared
 from entrypoint.defaults import DefaultSection
 from entrypoint.errors import Problems
 from entrypoint.material import Credential, Material
@@ -162,8 +162,7 @@ def _sections(
     yield section(defaults.CLIENTS, *owned(table.RUN_DIR, [("unix_socket_directories", run_dir)]))
     yield section(defaults.ROUTING)
     yield section(defaults.AUTHENTICATION, *owned(table.RUN_DIR, list(_tls_parameters(settings, material))))
-    users = [("sr_check_user", settings.check_user), ("health_check_user", settings.check_user)]
-    yield section(defaults.CHECKS, *owned(table.CHECK_USER, users))
+    yield section(defaults.CHECKS, *owned(table.CHECK_USER, list(_check_parameters(settings, material))))
     yield section(defaults.FAILOVER)
     yield section(defaults.MEMORY)
     files = [("pcp_socket_dir", run_dir), ("pid_file_name", f"{run_dir}/pgpool.pid"), ("logdir", run_dir)]
@@ -184,9 +183,21 @@ def _backend_parameters(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"backend_flag{node}", "|".join(backend.flags)
 
 
+def _check_parameters(settings: Settings, material: Material) -> Iterator[tuple[str, str]]:
+    yield "sr_check_user", settings.check_user
+    yield "health_check_user", settings.check_user
+    # Without a password here, pgpool takes it from pool_passwd. Its main process opens that file once, at start:
+    # after a rotation it would look for the primary with the old password, and find none. A reload does give it
+    # this one. In clear it must not stand here, because any client can have a reload log it (log_min_messages).
+    for credential in material.credentials or ():
+        if material.key is not None and credential.role == settings.check_user:
+            encrypt = aes_encrypter(material.key.reveal())
+            yield "sr_check_password", encrypt(prepared(credential.password.reveal()))
+
+
 def _tls_parameters(settings: Settings, material: Material) -> Iterator[tuple[str, str]]:
-    yield "ssl", "on" if settings.tls_dir else "off"
     if settings.tls_dir:
+        yield "ssl", "on"
         directory = f"{settings.run_dir}/{CURRENT}"
         yield "ssl_cert", f"{directory}/tls.crt"
         yield "ssl_key", f"{directory}/tls.key"

@@ -1,0 +1,52 @@
+"""The role that pgpool itself logs in with."""
+
+from datetime import UTC, datetime
+
+from entrypoint.catalogue import load_catalogue
+from entrypoint.inputs import PCP_PASSWORD, read_inputs
+from entrypoint.pcp import PcpAddress, PcpAnswer, run_pcp
+from entrypoint.publish import publish
+from entrypoint.secret import Secret
+from integration.conftest import CreateRole
+from sidecar.drift import desired_tree
+from support.deadline import wait_until
+from support.pod import APP_PASSWORD, APP_ROLE, Pod
+from support.postgres import PostgresServer
+
+UNDEFINED_NODE = "127"
+"""Attaching a node that is not defined makes pgpool's main process look for the primary again."""
+
+
+def test_a_reload_gives_the_rotated_check_password_to_pgpools_main_process(
+    pod: Pod, postgres: PostgresServer, create_role: CreateRole
+) -> None:
+    """Main opens pool_passwd once, at start: were the password only there, main would find no primary any more."""
+    role = create_role(monitor=True)
+    pod.environment |= {"PGPOOL_CHECK_USER": role.name, "PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT": "2"}
+    pod.write_user(role.name, role.password)
+    pod.encrypt()
+    with pod.pgpool() as pgpool:
+        pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
+        wait_until(
+            lambda: "primary primary" in pcp(pod, "pcp_node_info", "-a").output,
+            timeout=20,
+            failure=lambda: pgpool.log,
+        )
+
+        rotated = "the rotated % password"
+        postgres.alter_password(role.name, rotated)
+        pod.write_user(role.name, rotated)
+        _, tree = desired_tree(read_inputs(pod.run_dir), {}, pod.run_dir, load_catalogue("4.6"), datetime.now(UTC))
+        publish(tree, pod.run_dir)
+        assert "Successful" in pcp(pod, "pcp_reload_config").output
+        pgpool.wait_until_logged("reload config files", timeout=10)
+        assert "Successful" in pcp(pod, "pcp_attach_node", "-n", UNDEFINED_NODE).output
+
+        pgpool.wait_until_logged("failover: set new primary node: 0", timeout=10)
+        assert "failed to find primary node" not in pgpool.log
+
+
+def pcp(pod: Pod, tool: str, *arguments: str) -> PcpAnswer:
+    password = Secret((pod.run_dir / PCP_PASSWORD).read_text())
+    address = PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", password)
+    return run_pcp(tool, arguments, address, {"PATH": str(pod.pgpool_bin)}, seconds=10)
