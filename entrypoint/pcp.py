@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint.errors import ProgramMissingError
+from entrypoint.errors import ProgramMissingError, ProgramUnusableError
 from entrypoint.secret import Secret
 
 
@@ -40,7 +40,7 @@ def run_pcp(
 
     The password reaches it in a file without a name: PCPPASSFILE accepts one with mode 0600 only
     (PasswordFromFile, src/libs/pcp/pcp.c); a command line would be readable by everybody.
-    Raises ProgramMissingError when the tool is not installed.
+    Raises ProgramMissingError when the tool is not installed, ProgramUnusableError when it cannot be executed.
     """
     line = f"*:*:{_escaped(address.user)}:{_escaped(address.password.reveal())}\n"
     descriptor = os.memfd_create("pcppass")
@@ -73,6 +73,8 @@ def run_pcp(
         return PcpAnswer("", "", -1, timed_out=True)
     except FileNotFoundError:
         raise ProgramMissingError(f"{tool} is not on PATH; it belongs to pgpool") from None
+    except OSError as error:
+        raise ProgramUnusableError(f"{tool} cannot be executed: {error.strerror}") from None
     finally:
         os.close(descriptor)
     return PcpAnswer(process.stdout, process.stderr, process.returncode)
