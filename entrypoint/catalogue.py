@@ -28,6 +28,9 @@ _MEMORY = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 _OCTAL = frozenset({"unix_socket_permissions", "log_file_mode"})
 """File modes: the only numbers that are written, and read by pgpool, in octal."""
 
+_DESTINATIONS = frozenset({"stderr", "syslog"})
+"""The one string that pgpool reads as a list of choices, and ends over (config_post_processor)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
@@ -221,6 +224,8 @@ def _assign_enum(parameter: Parameter, index: int | None, value: str) -> Assignm
 
 
 def _assign_string(parameter: Parameter, index: int | None, value: str) -> Assignment:
+    if parameter.name == "log_destination" and not {each.strip() for each in value.split(",")} <= _DESTINATIONS:
+        raise InvalidValueError("is no list of log destinations", "write stderr, syslog, or stderr,syslog")
     try:
         return Assignment(parameter, index, conf_string(value))
     except UnrepresentableError as error:
