@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from entrypoint import __version__
-from entrypoint.catalogue import load_catalogue
-from entrypoint.errors import EntrypointError, ExitCode
+from entrypoint.catalogue import Catalogue, load_catalogue
+from entrypoint.errors import EntrypointError, ExitCode, ProgramUnusableError
 from entrypoint.inputs import read_inputs
 from entrypoint.log import Log
 from sidecar.drift import compare, desired_tree
@@ -67,7 +67,7 @@ def run(arguments: Sequence[str], env: Mapping[str, str]) -> int:
     run_dir = Path(env.get("PGPOOL_RUN_DIR", "/run/pgpool"))
     try:
         boot = read_inputs(run_dir)
-        catalogue = load_catalogue(".".join(boot.pgpool.split(".")[:2]))
+        catalogue = _catalogue_of(boot.pgpool)
         _, tree = desired_tree(boot, env, run_dir, catalogue, datetime.now(UTC))
         drift = compare(tree, run_dir)
     except (OSError, ValueError) as error:
@@ -77,6 +77,16 @@ def run(arguments: Sequence[str], env: Mapping[str, str]) -> int:
         ) from None
     sys.stdout.write(json.dumps(asdict(drift)) + "\n")
     return ExitCode.BUG if drift.changed else ExitCode.OK
+
+
+def _catalogue_of(version: str) -> Catalogue:
+    try:
+        return load_catalogue(".".join(version.split(".")[:2]))
+    except KeyError:
+        raise ProgramUnusableError(
+            f"pgpool {version} was booted, but this sidecar does not know its parameters\n"
+            "  → run the sidecar from the same image as pgpool"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from entrypoint import inputs
 from entrypoint.catalogue import Catalogue
+from entrypoint.errors import Problems
 from entrypoint.model import CURRENT
 from entrypoint.pipeline import resolve
 from entrypoint.render import render
@@ -37,7 +38,13 @@ def desired_tree(
         catalogue: the parameters of the running pgpool.
         now: the time to judge certificates by, with a time zone.
     """
-    withheld = {name: env[name] for name in boot.withheld if name in env}
+    problems = Problems()
+    for name in boot.withheld:
+        if name not in env:
+            what = "was given to pgpool-entrypoint, but not to this program"
+            problems.add(name, "not set", what, f"give it to both containers, or to both as {name}_FILE")
+    problems.raise_if_any()
+    withheld = {name: env[name] for name in boot.withheld}
     made = run_dir / inputs.PCP_PASSWORD
     password = Secret(made.read_text() if made.exists() else "")
     resolved = resolve({**boot.environment, **withheld}, catalogue, pcp_password=password, now=now)
