@@ -1,10 +1,18 @@
 """Password values, against what pgpool's own pg_enc wrote and a model of how pgpool reads them."""
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import hashlib
+import hmac
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
 
-from entrypoint.credentials import MAX_AES_BYTES, MAX_TEXT_BYTES, aes_encrypter, pcp_hash, text_entry
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg import pq
+from psycopg.pq.abc import PGconn
+
+from entrypoint.credentials import MAX_AES_BYTES, MAX_TEXT_BYTES, aes_encrypter, pcp_hash, prepared, text_entry
 from entrypoint.quoting import pool_passwd_field
 
 MAX_TOKEN_LEN = 128
@@ -156,3 +164,54 @@ def test_the_model_of_pgpools_reader_sees_what_unescaped_text_would_do() -> None
     assert password_of(b"u:TEXTa\\b\n", b"u") == b"TEXTab"
     assert password_of(b"a:b:TEXTx\n", b"a") == b"b"
     assert password_of(b"u:TEXTone\nu:TEXTtwo\n", b"u") == b"TEXTone"
+
+
+# --- the form that SCRAM works with -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("password", "expected"),
+    [
+        ("pass word 100%", "pass word 100%"),
+        ("", ""),
+        ("\u00a0", " "),  # a no-break space
+        ("pass\u00a0word\u2003100\u3000%", "pass word 100 %"),
+        ("ﬁ ² ① ㎏ Ⅸ %", "fi 2 1 kg IX %"),
+        ("e\u0301 %", "é %"),
+        ("\uff1a\uff3c\uff05", ":\\%"),  # the wide forms of what pool_passwd escapes
+        ("soft\u00adhyphen zero\u200bwidth %", "softhyphen zero width %"),
+        ("\u00ad", "\u00ad"),  # nothing would be left
+        ("bell\u0007ﬁ %", "bell\u0007ﬁ %"),  # prohibited, so as it is
+        ("ﬁ\u200e %", "ﬁ\u200e %"),
+        ("ﬁ\ufffd %", "ﬁ\ufffd %"),
+        ("ﬁ\U0001f998 %", "ﬁ\U0001f998 %"),  # not assigned in Unicode 3.2
+        ("אבג", "אבג"),
+        ("אﬁב", "אﬁב"),  # letters of both directions
+        ("אב 1", "אב 1"),
+    ],
+)
+def test_a_password_is_prepared_as_clients_do_it(password: str, expected: str) -> None:
+    assert prepared(password) == expected
+
+
+@pytest.fixture(scope="module")
+def libpq() -> Iterator[PGconn]:
+    """A connection to nowhere: libpq needs one to encrypt, but does not use it."""
+    connection = pq.PGconn.connect_start(b"host=/nowhere")
+    yield connection
+    connection.finish()
+
+
+odd = st.text(
+    st.sampled_from("a%\u00a0ﬁ²\u00ad\u200b\u200f\u0007\ufffdאב٣é\u0301\uff1a\U0001f998"), min_size=1, max_size=6
+)
+
+
+@given(odd | st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12))
+@settings(max_examples=300)
+def test_a_password_is_prepared_as_libpq_does_it(libpq: PGconn, password: str) -> None:
+    secret = libpq.encrypt_password(password.encode(), b"u", b"scram-sha-256").decode()
+    iterations, salt, stored = re.fullmatch(r"SCRAM-SHA-256\$(\d+):(.*)\$(.*):.*", secret).groups()  # type: ignore[union-attr]
+    salted = hashlib.pbkdf2_hmac("sha256", prepared(password).encode(), b64decode(salt), int(iterations))
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    assert b64encode(hashlib.sha256(client_key).digest()).decode() == stored
