@@ -149,7 +149,13 @@ def abandoned(listing: str, uid: int, is_alive: Callable[[int], bool]) -> Iterat
 
 
 def _is_alive(pid: int) -> bool:
-    return pid > 0 and Path(f"/proc/{pid}").exists()
+    """Whether a process runs; one that was killed and only waits to be reaped does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    # The name before it, in parentheses, may contain anything.
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def _try_to_listen(family: int, kind: int, protocol: int, target: tuple[object, ...]) -> None:
