@@ -77,7 +77,7 @@ def ready(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
         return Verdict(True, f"the primary is {primaries[0][0]}:{primaries[0][1]}")
     if nodes:
         return Verdict(False, f"none of {len(nodes)} nodes is an attached primary")
-    return Verdict(False, f"PCP refuses: {answer.errors.strip() or 'no reason given'}")
+    return Verdict(False, f"PCP refuses: {' '.join(answer.errors.split()) or 'no reason given'}")
 
 
 def _judge_socket(accepts: Callable[[], bool]) -> Verdict:

@@ -11,7 +11,7 @@ import pytest
 
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod
-from support.postgres import PostgresServer, initialise
+from support.postgres import NewServer, PostgresServer, initialise
 
 
 class Role(NamedTuple):
@@ -31,12 +31,6 @@ class StartPgpool(Protocol):
     """Starts the entrypoint with exactly this environment, and stops it after the test."""
 
     def __call__(self, environment: Mapping[str, str], *args: str) -> Pgpool: ...
-
-
-class NewServer(Protocol):
-    """Starts a further PostgreSQL server for this test alone."""
-
-    def __call__(self, settings: Mapping[str, str] | None = None, *, host: str = "127.0.0.1") -> PostgresServer: ...
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, LiteralString, Self
+from typing import Any, LiteralString, Protocol, Self
 
 import psycopg
 from psycopg import sql
@@ -213,3 +213,9 @@ class PostgresServer:
         except psycopg.OperationalError:
             return False
         return True
+
+
+class NewServer(Protocol):
+    """Starts a further PostgreSQL server for this test alone."""
+
+    def __call__(self, settings: Mapping[str, str] | None = None, *, host: str = "127.0.0.1") -> PostgresServer: ...
