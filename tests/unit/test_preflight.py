@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from entrypoint.errors import Problems, PublishError
 from entrypoint.preflight import (
     Segment,
+    _is_alive,
     abandoned,
     check_port,
     check_run_dir,
@@ -216,6 +218,14 @@ def test_a_segment_that_a_killed_pgpool_left_is_abandoned() -> None:
 def test_anybody_elses_segment_is_not(other: str) -> None:
     listing = HEADER + row(shmid=1) + other + row(shmid=2)
     assert found(listing, alive=lambda pid: pid == 77) == [1, 2]
+
+
+def test_a_process_that_only_waits_to_be_reaped_is_not_alive() -> None:
+    assert _is_alive(os.getpid())
+    assert not _is_alive(0)
+    with subprocess.Popen(["/bin/true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not _is_alive(process.pid)
 
 
 def test_no_segments_are_no_trouble() -> None:

@@ -83,7 +83,12 @@ def test_while_pcp_is_away_the_socket_tells(expected: Verdict, *, accepts: bool)
         ),
         (nodes("10.100.2.5 5432 2"), Verdict(False, "none of 1 nodes is an attached primary")),
         (HUNG, Verdict(False, "PCP does not answer within 8 s")),
-        (BUSY, Verdict(False, f"PCP refuses: {BUSY.errors.strip()}")),
+        (
+            BUSY,
+            Verdict(
+                False, "PCP refuses: ERROR: failed to process PCP request at the moment DETAIL: failback is in progress"
+            ),
+        ),
         (PcpAnswer("", "", 1), Verdict(False, "PCP refuses: no reason given")),
         (PcpAnswer("", " \n", 0), Verdict(False, "PCP refuses: no reason given")),
     ],
