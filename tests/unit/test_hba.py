@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.hba import faults
+from entrypoint.hba import _fields, faults
 
 METHODS = "scram-sha-256, cert, pam, reject"
 
@@ -147,6 +147,31 @@ def test_every_bad_line_is_told_with_its_number() -> None:
 @pytest.mark.parametrize("content", ["", "\n", "\n\n", "# local all all scram-sha-256", " \t\r\n#", ",,,\n"])
 def test_a_file_without_any_line_lets_nobody_in(content: str) -> None:
     assert told(content) == [(1, "has no line that lets anybody in")]
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ("", []),
+        ("a b", [["a"], ["b"]]),
+        ("a,b c", [["a", "b"], ["c"]]),
+        ("a , b", [["a"], ["b"]]),
+        ("a, b", [["a", "b"]]),
+        (",,a,,b,", [["a", "b"]]),
+        ('"a b" c', [["a b"], ["c"]]),
+        ('"a,b#c"', [["a,b#c"]]),
+        ('"a""b"', [['a"b']]),
+        ('"a""""b"', [['a""b']]),
+        ('""', [[""]]),
+        ('a"b c"d', [["ab cd"]]),
+        ('"a', [["a"]]),
+        ("a#b", [["a"]]),
+        ("a,#b", [["a"]]),
+        ("a\\ b", [["a\\"], ["b"]]),
+    ],
+)
+def test_a_line_is_divided_as_pgpool_does_it(line: str, fields: list[list[str]]) -> None:
+    assert _fields(line) == fields
 
 
 words = st.sampled_from(
