@@ -80,7 +80,7 @@ BAD_IPV6 = "what stands in brackets is not an IPv6 address"
         ("a=h:٥٤٣٢", ["'a=h:٥٤٣٢': the port '٥٤٣٢' is not a number from 1024 to 65535"]),
         ("a=h:5432:5433", ["'a=h:5432:5433': the port '5432:5433' is not a number from 1024 to 65535"]),
         ("a=h?", ["'a=h?': '' is not an option; there are weight and flag"]),
-        ("a=h?wieght=1", ["'a=h?wieght=1': 'wieght' is not an option; there are weight and flag"]),
+        ("a=h?wait=1", ["'a=h?wait=1': 'wait' is not an option; there are weight and flag"]),
         ("a=h?weight=-1", ["'a=h?weight=-1': the weight '-1' is not a number of 0 or more"]),
         ("a=h?weight=", ["'a=h?weight=': the weight '' is not a number of 0 or more"]),
         ("a=h?weight=nan", ["'a=h?weight=nan': the weight 'nan' is not a number of 0 or more"]),

@@ -94,7 +94,7 @@ def test_a_tool_that_hangs_is_ended(tmp_path: Path) -> None:
 
 
 def test_words_that_are_no_text_are_replaced(tmp_path: Path) -> None:
-    assert run(tool(tmp_path, r"printf 'caf\351'")).output == "caf\ufffd"
+    assert run(tool(tmp_path, r"printf 'ol\351'")).output == "ol\ufffd"
 
 
 def test_a_tool_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -160,6 +160,13 @@ def test_what_is_no_address_is_told(address: str) -> None:
     assert what.startswith("is no address of this host (")
 
 
+def test_every_bad_address_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        told = port_problems("a..b, no such host, 127.0.0.1", port)
+    assert [origin for _, origin, _ in told] == ["a..b", "no such host", f"127.0.0.1 port {port}"]
+
+
 # --- what a killed predecessor left ---------------------------------------------------------------------------------
 
 

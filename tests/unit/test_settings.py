@@ -235,7 +235,7 @@ def test_a_setting_and_its_file_at_once_are_an_error(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"\n", "is empty"),
-        (b"caf\xe9 100%", "is not UTF-8 text"),
+        (b"ol\xe9 100%", "is not UTF-8 text"),
         (b"\xff\xfea\x00", "is not UTF-8 text"),
     ],
 )
