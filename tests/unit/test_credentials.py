@@ -208,7 +208,7 @@ odd = st.text(
 
 
 @given(odd | st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_a_password_is_prepared_as_libpq_does_it(libpq: PGconn, password: str) -> None:
     secret = libpq.encrypt_password(password.encode(), b"u", b"scram-sha-256").decode()
     iterations, salt, stored = re.fullmatch(r"SCRAM-SHA-256\$(\d+):(.*)\$(.*):.*", secret).groups()  # type: ignore[union-attr]

@@ -182,6 +182,13 @@ def test_pid_file_and_sockets_of_our_ports_are_removed(tmp_path: Path, monkeypat
     assert remove_stale_files(tmp_path, (9999, 9898)) == []
 
 
+def test_one_file_that_is_not_there_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(".s.PGSQL.9898")
+    assert remove_stale_files(tmp_path, (9999, 9898)) == [".s.PGSQL.9898"]
+
+
 def test_what_only_has_a_sockets_name_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".s.PGSQL.9999").write_bytes(b"no socket")
     (tmp_path / ".s.PGSQL.9898").mkdir()
