@@ -28,6 +28,9 @@ _MEMORY = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 _OCTAL = frozenset({"unix_socket_permissions", "log_file_mode"})
 """File modes: the only numbers that are written, and read by pgpool, in octal."""
 
+_EXACT = 2**53
+"""pgpool converts units in floating point: near the end of the range of longs, large numbers become negative."""
+
 _DESTINATIONS = frozenset({"stderr", "syslog"})
 """The one string that pgpool reads as a list of choices, and ends over (config_post_processor)."""
 
@@ -186,6 +189,8 @@ def _in_base_unit(parameter: Parameter, number: int, suffix: str) -> int:
     if suffix not in table:
         raise InvalidValueError(f"has an unknown unit {suffix!r}", f"the units are {', '.join(table)}")
     total, rest = divmod(number * table[suffix], table[parameter.unit])
+    if abs(total) > _EXACT:
+        raise InvalidValueError("is more than pgpool can convert", "give a smaller number")
     if rest:
         raise InvalidValueError(
             f"is no whole number of {parameter.unit}; pgpool would round it",

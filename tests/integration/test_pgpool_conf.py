@@ -30,6 +30,9 @@ STRINGS = st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r'"), ma
 
 STRINGS_AND_WORSE = st.characters(codec="utf-8", exclude_characters="\0") | st.sampled_from("'\n\r\\#= %")
 
+# pgpool reads lists of these as `name:node(weight)`, and its dry run refuses others.
+REDIRECTIONS = st.sampled_from(["", "app:primary", "app:standby(0.4),my.*:primary", "a % b:1"])
+
 # Rules across parameters are tested elsewhere: here they are kept.
 KEPT = {
     "port": st.just("20001"),
@@ -42,6 +45,9 @@ KEPT = {
     "log_destination": st.sampled_from(["stderr", "syslog", "stderr,syslog", "syslog, stderr"]),
     "backend_clustering_mode": st.just("streaming_replication"),  # others forbid some of the rest
     "replication_mode": st.just("off"),
+    "app_name_redirect_preference_list": REDIRECTIONS,
+    "database_redirect_preference_list": REDIRECTIONS,
+    "user_redirect_preference_list": REDIRECTIONS,
     "backend_data_directory": st.just("/data"),
     "use_watchdog": st.just("off"),  # else pgpool asks for a file pgpool_node_id, which nobody here writes
 }
@@ -80,6 +86,7 @@ def numbers(parameter: Parameter) -> st.SearchStrategy[str]:
     table = units(parameter)
     base = table[parameter.unit]
     coarse = [unit for unit, size in table.items() if size >= base and low * base <= size <= high * base]
+    high = min(high, 2**53)  # what pgpool converts without error
     with_unit = st.sampled_from(coarse).flatmap(
         lambda unit: st.integers(-(-low * base // table[unit]), high * base // table[unit]).map(
             lambda number: f"{number}{unit}"
@@ -267,3 +274,11 @@ def test_the_version_found_is_that_of_the_program(pgpool_bin: Path) -> None:
     program = find_program({"PATH": str(pgpool_bin)})
     assert program.path == pgpool_bin / "pgpool"
     assert re.fullmatch(r"4\.\d+\.\d+", program.version)
+
+
+def test_a_unit_is_refused_where_pgpool_miscalculates(pgpool_bin: Path, tmp_path: Path) -> None:
+    conf = tmp_path / "pgpool.conf"
+    conf.write_text("relcache_expire = '9223372036854775807s'\n")
+    assert not oracle.accepts(pgpool_bin, conf)[0]
+    with pytest.raises(InvalidValueError, match="more than pgpool can convert"):
+        CATALOGUE.assign("relcache_expire", "9223372036854775807s")

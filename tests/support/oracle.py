@@ -21,9 +21,7 @@ OURS = {(b"log_min_messages", LOUD_LEVEL), (b"log_destination", LOUD_DESTINATION
 SETTING = re.compile(
     rb'DEBUG:  (?:\w{5}: )?set_config_option "(?P<name>[^"]*)" = "(?P<value>\n\t|[^\n]*)"$', re.MULTILINE
 )
-UNRECOGNISED = re.compile(
-    rb'INFO:  (?:\w{5}: )?unrecognized configuration parameter "([^"]*)"$', re.MULTILINE
-)
+UNRECOGNISED = re.compile(rb'INFO:  (?:\w{5}: )?unrecognized configuration parameter "([^"]*)"$', re.MULTILINE)
 
 
 def accepts(pgpool_bin: Path, conf: Path) -> tuple[bool, str]:
@@ -49,20 +47,19 @@ def parsed_settings(pgpool_bin: Path, conf: Path) -> dict[str, str]:
 
 def unrecognised_settings(pgpool_bin: Path, conf: Path) -> set[str]:
     """The names in this file which this pgpool does not know (and silently accepts)."""
-    return {
-        name.decode("utf-8", "surrogateescape") for name in UNRECOGNISED.findall(_loud_log(pgpool_bin, conf))
-    }
+    return {name.decode("utf-8", "surrogateescape") for name in UNRECOGNISED.findall(_loud_log(pgpool_bin, conf))}
 
 
 def _loud_log(pgpool_bin: Path, conf: Path) -> bytes:
-    accepted, messages = accepts(pgpool_bin, conf)
-    assert accepted, f"pgpool does not accept {conf}:\n{messages}"
+    accepted, _ = accepts(pgpool_bin, conf)
     with tempfile.TemporaryDirectory(prefix="oracle-") as directory:
         copy = Path(directory) / conf.name
         copy.touch(mode=0o600)
         copy.write_bytes(LOUD + b"".join(_interleaved(conf.read_bytes())))
         code, log = _parse(pgpool_bin, copy)
-    assert code == PARSED, log.decode(errors="replace")
+    messages = log.decode(errors="replace")
+    assert accepted, f"pgpool does not accept {conf}. More loudly, it ends with {code}:\n{messages}"
+    assert code == PARSED, messages
     return log
 
 
