@@ -1,6 +1,7 @@
 """Publishing, and what is left of it when it dies at any moment."""
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -187,6 +188,38 @@ def test_a_reader_never_meets_half_of_it(tmp_path: Path, monkeypatch: pytest.Mon
     assert [files for files in seen if files not in (FIRST.files, SECOND.files)] == []
     assert seen[0] == FIRST.files
     assert seen[-1] == SECOND.files
+
+
+def test_everything_is_on_disk_before_it_is_pointed_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    fsync, rename, replace = os.fsync, os.rename, os.replace
+
+    def synced(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path)
+        events.append("sync " + re.sub(r"\.new-[0-9a-f]{16}", "NEW", str(path)))
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        events.append(f"rename to {target.relative_to(tmp_path)}")
+        rename(source, target)
+
+    def replaced(source: Path, target: Path) -> None:
+        events.append(f"rename to {target.relative_to(tmp_path)}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(os, "replace", replaced)
+    publish(FIRST, tmp_path)
+    assert events == [
+        f"sync {GENERATIONS}/NEW/pgpool.conf",
+        f"sync {GENERATIONS}/NEW/pool_passwd",
+        f"sync {GENERATIONS}/NEW",
+        f"rename to {GENERATIONS}/{FIRST.digest}",
+        f"sync {GENERATIONS}",
+        f"rename to {CURRENT}",
+        "sync .",
+    ]
 
 
 # --- dying at every step --------------------------------------------------------------------------------------------
