@@ -1,5 +1,6 @@
 """Clients log in through pgpool with SCRAM, whatever role names and passwords look like."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -261,3 +262,9 @@ def pool_passwd(pgpool: Pgpool) -> dict[str, str]:
     """The entries that are written without escapes, by role."""
     content = Path(pgpool.environment["PGPOOL_RUN_DIR"], "current/pool_passwd").read_text(encoding="utf-8")
     return dict(line.split(":", 1) for line in content.split("\n") if ":" in line and "\\" not in line)
+
+
+def test_postgresql_meets_scram_alone(aes: Pgpool, postgres: PostgresServer) -> None:
+    assert_logs_in(aes, APP_ROLE, APP_PASSWORD)
+    methods = re.findall(r'connection authenticated: identity="[^"]*" method=(\S+)', postgres.log)
+    assert set(methods) == {"scram-sha-256"}
