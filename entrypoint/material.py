@@ -78,7 +78,8 @@ class _Files:
         try:
             return self.reader.directory(path, depth=depth)
         except SourceError as error:
-            self._add(setting, error)
+            for each in (error, *error.also):
+                self._add(setting, each)
         return None
 
     def _add(self, setting: Setting[Any], error: SourceError) -> None:

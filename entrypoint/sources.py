@@ -33,6 +33,8 @@ class SourceError(Exception):
         self.path = path
         self.what = what
         self.remedy = remedy
+        self.also: tuple[SourceError, ...] = ()
+        """What else cannot be read in the same directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Reader:
         try:
             files: dict[str, bytes] = {}
             directories: dict[str, Directory] = {}
+            errors: list[SourceError] = []
             for name, parent in sorted(_entries(descriptor, revision).items()):
                 entry = path / name
                 pinned = parent == revision
@@ -113,9 +116,14 @@ class Reader:
                 except (FileNotFoundError, PermissionError) as error:
                     # Listed a moment ago: removed, or not yet given its mode, by a writer at work.
                     self._raced = True
-                    raise _explained(entry, error) from None
+                    errors.append(_explained(entry, error))
                 except OSError as error:
-                    raise _explained(entry, error) from None
+                    errors.append(_explained(entry, error))
+                except SourceError as error:
+                    errors += [error, *error.also]
+            if errors:
+                errors[0].also = tuple(errors[1:])
+                raise errors[0]
             return Directory(path, files, directories)
         finally:
             if revision is not None:

@@ -84,6 +84,12 @@ def mounted_at_the_top(pod: Pod) -> None:
     SecretVolume(pod.users).write({"username": b"app", "password": b"a % password"})
 
 
+def closed_pair(pod: Pod) -> None:
+    secret = pod.write_basic_auth("pair", "x", "a % password")
+    for file in secret.iterdir():
+        file.chmod(0)
+
+
 def fifo(pod: Pod) -> None:
     os.mkfifo(pod.users / "pipe")
 
@@ -276,6 +282,14 @@ CASES: dict[str, tuple[Arrange, list[Problem]]] = {
     "check role without password": (
         remove_user(CHECK_ROLE),
         [Problem("PGPOOL_CHECK_USER", f"the role '{CHECK_ROLE}' has no password in", "add the file", "default")],
+    ),
+    "passwords not readable": (
+        both(user("closed", b"a % password", mode=0), basic_auth("half", {"username": b"x"}), closed_pair),
+        [
+            Problem("PGPOOL_USERS_DIR", "closed is not readable for user id", "check defaultMode"),
+            Problem("PGPOOL_USERS_DIR", "pair/password is not readable for user id", "check defaultMode"),
+            Problem("PGPOOL_USERS_DIR", "pair/username is not readable for user id", "check defaultMode"),
+        ],
     ),
     "password not readable": (
         user("closed", b"a % password", mode=0),
