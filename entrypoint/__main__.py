@@ -1,6 +1,5 @@
 """The command line of pgpool-entrypoint: one of the two places that read the process's environment."""
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,10 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from entrypoint import __version__, boot, publish, reference
-from entrypoint.errors import EntrypointError, ExitCode, ProgramMissingError
+from entrypoint import commandline
+from entrypoint.commandline import Parser, finish
+from entrypoint.errors import ExitCode, ProgramMissingError
 from entrypoint.log import Log
-from entrypoint.program import Program, find_program
+from entrypoint.pipeline import prepare
+from entrypoint.program import Program, become, catalogue_for, find_program
 
 NAME = "pgpool-entrypoint"
 
@@ -27,23 +28,10 @@ exit status:
 settings come from the environment; `pgpool-entrypoint settings` lists them."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(ExitCode.USAGE, f"{self.prog}: {message}; see {NAME} --help\n")
-
-
 def main() -> NoReturn:
     """Run, and exit with the status of errors.ExitCode."""
     log = Log(NAME, sys.stderr)
-    try:
-        status = run(sys.argv[1:], os.environ, log)
-    except EntrypointError as error:
-        log.error(str(error))
-        status = error.exit_code
-    except KeyboardInterrupt:
-        status = 128 + 2
-    sys.exit(status)
+    finish(lambda: run(sys.argv[1:], os.environ, log), log)
 
 
 def run(arguments: Sequence[str], env: Mapping[str, str], log: Log) -> int:
@@ -51,33 +39,41 @@ def run(arguments: Sequence[str], env: Mapping[str, str], log: Log) -> int:
     verbs = ("run", "check", "render", "settings", "probe")
     first = arguments[0] if arguments else "run"
     if first not in verbs and not first.startswith("-"):
-        boot.become(arguments, env)
+        become(arguments, env)
     ours, after = _split(arguments)
     options = _parser().parse_args(ours)
     if after and options.verb not in (None, "run"):
         _parser().error("only `run` passes arguments on to pgpool")
-    now = datetime.now(UTC)
+    # ruff: noqa: PLC0415  # each verb imports what it needs, so that none pays for the others
     match options.verb:
         case "check":
+            from entrypoint import reference
+
             program = _optional_program(env)
-            resolved, tree = boot.prepare(env, program, now)
-            sys.stdout.write(reference.in_effect(resolved, tree, program.version if program else None))
+            resolved, _ = prepare(env, program, datetime.now(UTC))
+            sys.stdout.write(reference.in_effect(resolved, program.version if program else None))
         case "render":
-            resolved, tree = boot.prepare(env, _optional_program(env), now)
-            publish.write_files(tree, options.to)
+            from entrypoint.publish import write_files
+
+            resolved, tree = prepare(env, _optional_program(env), datetime.now(UTC))
+            write_files(tree, options.to)
             for warning in resolved.model.warnings:
                 log.warning(warning)
             log.info(f"wrote {', '.join(sorted(tree.files))} to {options.to}")
         case "settings":
+            from entrypoint import reference
+
             sys.stdout.write(reference.markdown() if options.format == "md" else reference.as_json())
         case "probe":
-            from entrypoint.probe import probe  # noqa: PLC0415  # booting does not need it
+            from entrypoint.probe import probe
 
-            verdict = probe(options.kind, env, boot.catalogue_for(_optional_program(env)))
+            verdict = probe(options.kind, env, catalogue_for(_optional_program(env)))
             sys.stdout.write(f"{options.kind}: {'yes' if verdict.good else 'no'}; {verdict.reason}\n")
             return ExitCode.OK if verdict.good else ExitCode.BUG
         case _:
-            boot.run(env, after, find_program(env), now, log)
+            from entrypoint import boot
+
+            boot.run(env, after, find_program(env), datetime.now(UTC), log)
     return ExitCode.OK
 
 
@@ -97,11 +93,9 @@ def _optional_program(env: Mapping[str, str]) -> Program | None:
         return None
 
 
-def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog=NAME, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw)
-    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+def _parser() -> Parser:
+    parser = commandline.parser(NAME, _DESCRIPTION, _EPILOG)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     verbs.add_parser("run", help="boot and become pgpool (the default); arguments for pgpool follow `--`")
     verbs.add_parser("check", help="resolve and validate, print what is set and where it came from, change nothing")
     render = verbs.add_parser("render", help="write pgpool's files into a directory, start nothing")

@@ -1,38 +1,18 @@
 """Boots the container: resolve, look at the machine, publish, become pgpool."""
 
-import os
 import resource
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NoReturn
 
 from entrypoint import inputs, preflight
-from entrypoint.catalogue import DEFAULT_MINOR, Catalogue, load_catalogue
-from entrypoint.errors import Problems, ProgramMissingError, ProgramUnusableError
+from entrypoint.errors import Problems
 from entrypoint.log import Log
 from entrypoint.model import CURRENT, PgpoolModel
-from entrypoint.pipeline import Resolved, resolve
-from entrypoint.program import Program
+from entrypoint.pipeline import prepare, without_secrets
+from entrypoint.program import Program, become, catalogue_for
 from entrypoint.publish import publish, replace_file
-from entrypoint.render import render
-from entrypoint.secret import Secret
 from entrypoint.settings import Settings
-from entrypoint.tree import Tree
-
-
-def prepare(env: Mapping[str, str], program: Program | None, now: datetime) -> tuple[Resolved, Tree]:
-    """Everything up to publishing: what would be served, checked by us and by pgpool's own parser.
-
-    Raises ConfigurationError, RejectedError or ProgramUnusableError. Without an installed pgpool the
-    newest catalogue stands in and no parser is asked.
-    """
-    catalogue = catalogue_for(program)
-    resolved = resolve(env, catalogue, pcp_password=Secret(secrets.token_urlsafe(24)), now=now)
-    tree = render(resolved.model)
-    if program is not None:
-        program.dry_run(tree.files["pgpool.conf"], without_secrets(env, resolved.model))
-    return resolved, tree
 
 
 def run(env: Mapping[str, str], arguments: Sequence[str], program: Program, now: datetime, log: Log) -> NoReturn:
@@ -55,20 +35,9 @@ def run(env: Mapping[str, str], arguments: Sequence[str], program: Program, now:
     publish(tree, settings.run_dir)
     _write_inputs(env, settings, model, program)
     log.info(f"generation {tree.digest[:12]} is live in {settings.run_dir}")
+    # A core dump of pgpool holds passwords.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     become(command(settings, program, arguments), without_secrets(env, model))
-
-
-def catalogue_for(program: Program | None) -> Catalogue:
-    """The parameters of the installed pgpool. Raises ProgramUnusableError for a version without catalogue."""
-    minor = DEFAULT_MINOR if program is None else program.minor
-    try:
-        return load_catalogue(minor)
-    except KeyError:
-        version = "" if program is None else program.version
-        raise ProgramUnusableError(
-            f"pgpool {version} is installed, but this entrypoint knows the parameters of {DEFAULT_MINOR} only\n"
-            "  → install a pgpool of that minor version, or an entrypoint that has a catalogue for yours"
-        ) from None
 
 
 def command(settings: Settings, program: Program, arguments: Iterable[str]) -> list[str]:
@@ -77,31 +46,6 @@ def command(settings: Settings, program: Program, arguments: Iterable[str]) -> l
     files = ["-f", f"{live}/pgpool.conf", "-a", f"{live}/pool_hba.conf", "-F", f"{live}/pcp.conf"]
     key = [] if settings.key_file is None else ["-k", str(settings.key_file)]
     return [str(program.path), "-n", "-D", *files, *key, *arguments]
-
-
-def without_secrets(env: Mapping[str, str], model: PgpoolModel) -> dict[str, str]:
-    """The environment for pgpool: without our settings, libpq's, and any variable that holds a secret."""
-    held = {credential.password.reveal() for credential in model.credentials}
-    held.add(model.pcp_password.reveal())
-    if model.key is not None:
-        held.add(model.key.reveal())
-    return {
-        name: value
-        for name, value in env.items()
-        if not name.startswith("PG") and not any(secret in value for secret in held)
-    }
-
-
-def become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    """Replace this process. Raises ProgramMissingError or ProgramUnusableError."""
-    # A core dump of pgpool holds passwords.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        os.execvpe(command[0], list(command), dict(env))  # noqa: S606  # replacing this process is the point
-    except FileNotFoundError:
-        raise ProgramMissingError(f"{command[0]} is not there; check the name and PATH") from None
-    except OSError as error:
-        raise ProgramUnusableError(f"{command[0]} cannot be executed: {error.strerror}") from None
 
 
 def _preflight(settings: Settings, model: PgpoolModel) -> list[str]:

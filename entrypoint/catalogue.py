@@ -7,15 +7,15 @@ image/extract_catalogue.py.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from entrypoint.errors import ProgramUnusableError
 from entrypoint.quoting import UnrepresentableError, conf_string
 
-DEFAULT_MINOR = "4.6"
+DEFAULT_VERSION = "4.6"
 
 _DIRECTORY = Path(__file__).parent / "catalogues"
 
@@ -110,10 +110,10 @@ class Catalogue:
                     f"{indexed.name} takes indexes from 0 to {indexed.index_max}",
                 )
             return indexed, int(match[2])
-        close = get_close_matches(lowered, self.parameters, 1, 0.7)
+        close = _close_to(lowered, self.parameters, 0.7)
         raise InvalidValueError(
             f"pgpool {self.minor} has no parameter {lowered!r}",
-            f"did you mean {close[0]}?" if close else "see the parameter list in pgpool's manual",
+            f"did you mean {close}?" if close else "see the parameter list in pgpool's manual",
         )
 
     def assign(self, name: str, value: str) -> Assignment:
@@ -132,13 +132,18 @@ class Catalogue:
                 return _assign_string(parameter, index, value)
 
 
-def load_catalogue(minor: str) -> Catalogue:
-    """The catalogue of a minor version such as `4.6`. Raises KeyError when there is none."""
-    file = _DIRECTORY / f"pgpool-{minor}.json"
+def load_catalogue(version: str) -> Catalogue:
+    """The catalogue of a version such as `4.6.1`. Raises ProgramUnusableError when there is none."""
+    series = re.match(r"[0-9]+\.[0-9]+", version)
+    minor = series[0] if series else version
     try:
-        document: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        document: dict[str, Any] = json.loads((_DIRECTORY / f"pgpool-{minor}.json").read_text("utf-8"))
     except FileNotFoundError:
-        raise KeyError(minor) from None
+        known = ", ".join(sorted(path.stem.removeprefix("pgpool-") for path in _DIRECTORY.glob("pgpool-*.json")))
+        raise ProgramUnusableError(
+            f"pgpool {version} has other parameters than the versions that are known here: {known}\n"
+            "  → use a pgpool of a known version, or an image that knows yours"
+        ) from None
     parameters = {}
     for name, fields in document["parameters"].items():
         for key in ("options", "hidden_options"):
@@ -221,10 +226,10 @@ def _assign_enum(parameter: Parameter, index: int | None, value: str) -> Assignm
     for option in parameter.options + parameter.hidden_options:
         if value.lower() == option.lower():
             return Assignment(parameter, index, conf_string(option))
-    close = get_close_matches(value.lower(), parameter.options, 1)
+    close = _close_to(value.lower(), parameter.options, 0.6)
     raise InvalidValueError(
         "is not one of its values",
-        (f"did you mean {close[0]}? " if close else "") + f"choose from {', '.join(parameter.options)}",
+        (f"did you mean {close}? " if close else "") + f"choose from {', '.join(parameter.options)}",
     )
 
 
@@ -237,3 +242,9 @@ def _assign_string(parameter: Parameter, index: int | None, value: str) -> Assig
         raise InvalidValueError(
             str(error), "change the value; for a command, put it into a script and name that"
         ) from None
+
+
+def _close_to(word: str, known: Iterable[str], likeness: float) -> str | None:
+    from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
+
+    return next(iter(get_close_matches(word, known, 1, likeness)), None)

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from entrypoint.catalogue import Catalogue
+from entrypoint.environment import is_ours, is_secret
 from entrypoint.publish import replace_file
-from entrypoint.settings import is_ours, is_secret
 
 INPUTS = "inputs.json"
 PCP_PASSWORD = "pcp_password"  # noqa: S105  # a file's name

@@ -1,5 +1,6 @@
 """Reads the files that the settings name: roles and passwords, key, certificates, pool_hba.conf."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,39 +89,33 @@ class _Files:
 
 def _credentials(users: Directory, problems: Problems) -> Iterator[Credential]:
     for name, content in users.files.items():
-        role = _printable(name)
-        yield from _credential(role, content, users.path / role, problems)
-    for name, directory in users.directories.items():
-        missing = [key for key in ("username", "password") if key not in directory.files]
-        for key in missing:
-            problems.add(
-                table.USERS_DIR.name,
-                str(directory.path),
-                f"has no file `{key}`",
-                "a directory holds `username` and `password`; a role alone is a file",
-            )
-        if missing:
-            continue
-        try:
-            role = text(directory.files["username"])
-        except UnicodeDecodeError:
-            problems.add(
-                f"role in {_printable(name)}",
-                str(directory.path),
-                "`username` is not UTF-8 text",
-                "write it anew",
-            )
-            continue
-        yield from _credential(role, directory.files["password"], directory.path / "password", problems)
+        if _text(os.fsencode(name), "role named by a file", users.path / name, problems) is not None:
+            yield from _credential(name, content, users.path / name, problems)
+    for directory in users.directories.values():
+        for key in ("username", "password"):
+            if key not in directory.files:
+                problems.add(
+                    table.USERS_DIR.name,
+                    str(directory.path),
+                    f"has no file `{key}`",
+                    "a directory holds `username` and `password`; a role alone is a file",
+                )
+        if {"username", "password"} <= set(directory.files):
+            role = _text(directory.files["username"], "`username` of a role", directory.path, problems)
+            if role is not None:
+                yield from _credential(role, directory.files["password"], directory.path / "password", problems)
 
 
 def _credential(role: str, content: bytes, path: Path, problems: Problems) -> Iterator[Credential]:
+    password = _text(content, f"password of role {role!r}", path, problems)
+    if password is not None:
+        yield Credential(role, Secret(password), str(path))
+
+
+def _text(content: bytes, setting: str, path: Path, problems: Problems) -> str | None:
     try:
-        yield Credential(role, Secret(text(content)), str(path))
+        return text(content)
     except UnicodeDecodeError:
-        problems.add(f"password of role {role!r}", str(path), "is not UTF-8 text", "choose a password of text")
-
-
-def _printable(name: str) -> str:
-    """A file's name as text; bytes that are not UTF-8 come from os as surrogates and are replaced."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        problems.add(setting, shown, "is not UTF-8 text", "write it anew, in UTF-8")
+        return None

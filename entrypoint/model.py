@@ -9,13 +9,14 @@ from typing import Any
 from entrypoint import defaults, hba, tls
 from entrypoint import settings as table
 from entrypoint.catalogue import Assignment, Catalogue, InvalidValueError
-from entrypoint.credentials import MAX_AES_BYTES, MAX_KEY_BYTES, MAX_TEXT_BYTES, aes_encrypter, prepared
+from entrypoint.credentials import MAX_AES_BYTES, MAX_KEY_BYTES, MAX_TEXT_BYTES, aes_encrypter
 from entrypoint.defaults import DefaultSection
 from entrypoint.errors import Problems
 from entrypoint.material import Credential, Material
 from entrypoint.quoting import UnrepresentableError, pool_passwd_field
+from entrypoint.saslprep import prepared
 from entrypoint.secret import Secret
-from entrypoint.settings import Given, Setting, Settings, quoted
+from entrypoint.settings import Given, Setting, Settings
 from entrypoint.sources import Raw
 
 MAX_ROLE_BYTES = 63
@@ -146,7 +147,7 @@ def _sections(
                 yield catalogue.assign(name, value)
             except InvalidValueError as error:
                 origin = settings.origin(setting)
-                problems.add(setting.name, origin, quoted(Raw(value, origin), error.what), error.remedy)
+                problems.add(setting.name, origin, Raw(value, origin).quoted(error.what), error.remedy)
 
     def section(of: DefaultSection, *first: Assignment) -> Section:
         chosen = []

@@ -1,19 +1,28 @@
-"""The pure middle of both programs: from environment and files to what pgpool is to be given.
+"""The middle of both programs: from environment and files to what pgpool is to be given. Changes nothing.
 
-Boot and sidecar run this same function, so equal inputs always end in byte-identical files.
+Boot and sidecar run these same functions, so equal inputs always end in byte-identical files.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from entrypoint.catalogue import Catalogue
+from entrypoint.environment import load
 from entrypoint.errors import Problems
 from entrypoint.material import read_material
 from entrypoint.model import PgpoolModel, build
+from entrypoint.program import Program, catalogue_for
+from entrypoint.render import render
 from entrypoint.secret import Secret
-from entrypoint.settings import Settings, load
+from entrypoint.settings import Settings
 from entrypoint.sources import Reader, consistently
+from entrypoint.tree import Tree
+
+_RANDOM_PASSWORD_BYTES = 24
+_TELLING = 6
+"""Characters from which on a secret inside a longer value is taken for more than a coincidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +52,31 @@ def resolve(env: Mapping[str, str], catalogue: Catalogue, *, pcp_password: Secre
         return Resolved(settings, model)
 
     return consistently(read)
+
+
+def prepare(env: Mapping[str, str], program: Program | None, now: datetime) -> tuple[Resolved, Tree]:
+    """What a boot at this moment would publish, checked by us and by pgpool's own parser.
+
+    Without an installed pgpool no parser is asked. Where no PCP password is set, there is a new random one.
+    Raises ConfigurationError, RejectedError or ProgramUnusableError.
+    """
+    pcp_password = Secret(os.urandom(_RANDOM_PASSWORD_BYTES).hex())
+    resolved = resolve(env, catalogue_for(program), pcp_password=pcp_password, now=now)
+    tree = render(resolved.model)
+    if program is not None:
+        program.dry_run(tree.files["pgpool.conf"], without_secrets(env, resolved.model))
+    return resolved, tree
+
+
+def without_secrets(env: Mapping[str, str], model: PgpoolModel) -> dict[str, str]:
+    """The environment for pgpool: without our settings, libpq's, and any variable that holds a secret."""
+    held = {credential.password.reveal() for credential in model.credentials}
+    held.add(model.pcp_password.reveal())
+    if model.key is not None:
+        held.add(model.key.reveal())
+    telling = [secret for secret in held if len(secret) >= _TELLING]
+    return {
+        name: value
+        for name, value in env.items()
+        if not name.startswith("PG") and value not in held and not any(secret in value for secret in telling)
+    }

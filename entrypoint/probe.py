@@ -12,10 +12,11 @@ from pathlib import Path
 
 from entrypoint import inputs
 from entrypoint.catalogue import Catalogue
+from entrypoint.environment import load
 from entrypoint.errors import ConfigurationError, Problem, Problems
 from entrypoint.pcp import PcpAddress, PcpAnswer, run_pcp
 from entrypoint.secret import Secret
-from entrypoint.settings import Settings, load
+from entrypoint.settings import Settings
 from entrypoint.sources import Reader
 
 LIVE_SECONDS = 3.0

@@ -1,13 +1,14 @@
-"""The pgpool executable: where it is, which version, and what its own parser says of a configuration."""
+"""The pgpool executable: where it is, which version, what its parser says of a configuration; and to become it."""
 
 import os
 import re
-import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+from entrypoint.catalogue import DEFAULT_VERSION, Catalogue, load_catalogue
 from entrypoint.errors import EntrypointError, ExitCode, ProgramMissingError, ProgramUnusableError
 
 _TIME_LIMIT_SECONDS = 30.0
@@ -15,7 +16,7 @@ _ACCEPTED, _REJECTED = 1, 3
 
 
 class RejectedError(EntrypointError):
-    """pgpool refuses to parse what we rendered, which our own checks should have prevented."""
+    """pgpool refuses what we rendered, by a rule of its own across parameters that we do not know."""
 
     exit_code = ExitCode.CONFIGURATION
 
@@ -27,11 +28,6 @@ class Program:
     path: Path
     version: str
     """Such as 4.6.1."""
-
-    @property
-    def minor(self) -> str:
-        """The part of the version that decides the parameters, such as 4.6."""
-        return ".".join(self.version.split(".")[:2])
 
     def dry_run(self, conf: bytes, env: Mapping[str, str]) -> None:
         """Have pgpool parse a pgpool.conf. Raises RejectedError with its own words.
@@ -54,24 +50,38 @@ class Program:
             raise RejectedError(
                 f"{self.path} {self.version} rejects the configuration (exit status {result.returncode}): "
                 f"{'; '.join(words) or 'it gave no reason'}\n"
-                "  → our own checks let this pass: please report it, with the output of `pgpool-entrypoint check`"
+                "  → correct the PGPOOL_PARAMS_… it speaks of; if there is none, this is our mistake: please report it"
             )
 
 
 def find_program(env: Mapping[str, str]) -> Program:
     """The pgpool on PATH. Raises ProgramMissingError or ProgramUnusableError."""
-    path = env.get("PATH", os.defpath)
-    found = shutil.which("pgpool", path=path)
+    present = [path for directory in os.get_exec_path(env) if (path := Path(directory, "pgpool")).is_file()]
+    found = next((path for path in present if os.access(path, os.X_OK)), None)
     if found is None:
-        present = shutil.which("pgpool", mode=os.F_OK, path=path)
-        if present is not None:
-            raise ProgramUnusableError(f"{present} is not executable for user id {os.geteuid()}; check its mode")
-        raise ProgramMissingError(f"there is no pgpool on PATH ({path}); install it, or correct PATH")
-    result = _run([found, "--version"], env)
-    match = re.search(r"version ([0-9]+\.[0-9]+[^ ]*)", result.stdout + result.stderr)
+        if present:
+            raise ProgramUnusableError(f"{present[0]} is not executable for user id {os.geteuid()}; check its mode")
+        raise ProgramMissingError(f"there is no pgpool on PATH ({env.get('PATH', '')}); install it, or correct PATH")
+    result = _run([str(found), "--version"], env)
+    match = re.search(r"version ([0-9]+\.[0-9]+\S*)", result.stdout + result.stderr)
     if match is None:
         raise ProgramUnusableError(f"{found} --version ends with status {result.returncode} and names no version")
-    return Program(Path(found), match[1])
+    return Program(found, match[1])
+
+
+def catalogue_for(program: Program | None) -> Catalogue:
+    """The parameters of the installed pgpool; without one, of the version we are made for."""
+    return load_catalogue(DEFAULT_VERSION if program is None else program.version)
+
+
+def become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    """Replace this process. Raises ProgramMissingError or ProgramUnusableError."""
+    try:
+        os.execvpe(command[0], list(command), dict(env))  # noqa: S606  # replacing this process is the point
+    except FileNotFoundError:
+        raise ProgramMissingError(f"{command[0]} is not there; check the name and PATH") from None
+    except OSError as error:
+        raise ProgramUnusableError(f"{command[0]} cannot be executed: {error.strerror}") from None
 
 
 def _run(

@@ -5,8 +5,7 @@ hang until it is restarted (pool_reopen_passwd_file and its callers). Nothing he
 """
 
 import os
-import secrets
-import shutil
+import stat
 from pathlib import Path
 
 from entrypoint.errors import PublishError
@@ -15,6 +14,7 @@ from entrypoint.tree import Tree
 
 GENERATIONS = "generations"
 _TEMPORARY = ".new-"
+_MODE = 0o600
 _KEPT = 2
 """Generations left in place: the live one, and the one before it for a rollback."""
 
@@ -33,7 +33,7 @@ def publish(tree: Tree, run_dir: Path) -> Path:
         else:
             _write_generation(tree, generation)
         _point(run_dir / CURRENT, Path(GENERATIONS) / tree.digest)
-        _collect(generations, live=generation)
+        _collect(run_dir, live=generation)
     except OSError as error:
         raise PublishError(
             f"cannot write below PGPOOL_RUN_DIR {run_dir}: {error.strerror} ({error.filename})\n"
@@ -47,7 +47,7 @@ def write_files(tree: Tree, directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, content in tree.files.items():
-            replace_file(directory / name, content)
+            replace_file(directory / name, content, durable=False)
     except OSError as error:
         raise PublishError(
             f"cannot write into {directory}: {error.strerror} ({error.filename})\n"
@@ -55,16 +55,20 @@ def write_files(tree: Tree, directory: Path) -> None:
         ) from None
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file by rename, with mode 0600, so that no reader sees half of it. Raises OSError."""
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+def replace_file(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Replace a file by rename, with mode 0600, so that no reader sees half of it. Raises OSError.
+
+    `durable` waits until it would survive a power failure, too.
+    """
+    temporary = _temporary(path)
     try:
-        _write_file(temporary, content)
+        _write_file(temporary, content, durable=durable)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    if durable:
+        _sync_directory(path.parent)
 
 
 def _repair(tree: Tree, generation: Path) -> None:
@@ -79,38 +83,39 @@ def _repair(tree: Tree, generation: Path) -> None:
 
 def _holds(file: Path, content: bytes) -> bool:
     try:
-        return file.read_bytes() == content
+        return file.read_bytes() == content and stat.S_IMODE(file.stat().st_mode) == _MODE
     except OSError:
         return False
 
 
 def _write_generation(tree: Tree, generation: Path) -> None:
-    temporary = generation.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+    temporary = _temporary(generation)
     temporary.mkdir(mode=0o700)
     try:
         for name, content in tree.files.items():
-            _write_file(temporary / name, content)
+            _write_file(temporary / name, content, durable=True)
         _sync_directory(temporary)
         temporary.rename(generation)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         raise
     _sync_directory(generation.parent)
 
 
-def _write_file(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _write_file(path: Path, content: bytes, *, durable: bool) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(descriptor)
+        if durable:
+            file.flush()
+            os.fsync(descriptor)
 
 
 def _point(link: Path, target: Path) -> None:
     """Let `link` point to `target`, relative, so that it holds wherever the volume is mounted."""
     if link.is_symlink() and link.readlink() == target:
         return
-    temporary = link.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+    temporary = _temporary(link)
     temporary.symlink_to(target)
     try:
         temporary.replace(link)
@@ -120,8 +125,9 @@ def _point(link: Path, target: Path) -> None:
     _sync_directory(link.parent)
 
 
-def _collect(generations: Path, *, live: Path) -> None:
-    """Remove what no longer matters: all but the live generation and the newest others."""
+def _collect(run_dir: Path, *, live: Path) -> None:
+    """Remove what no longer matters: all but the live generation and the newest others, and what was abandoned."""
+    generations = live.parent
     others = sorted(
         (entry for entry in generations.iterdir() if entry != live and not entry.name.startswith(_TEMPORARY)),
         key=lambda entry: entry.stat().st_mtime_ns,
@@ -129,9 +135,9 @@ def _collect(generations: Path, *, live: Path) -> None:
     )
     for entry in others[_KEPT - 1 :]:
         # Renamed first: half removed, it would be the newest, and be kept in place of a whole one.
-        entry.rename(entry.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}"))
-    for entry in generations.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(entry, ignore_errors=True)
+        entry.rename(_temporary(entry))
+    for entry in [*generations.glob(f"{_TEMPORARY}*"), *run_dir.glob(f"{_TEMPORARY}*")]:
+        _remove(entry)
 
 
 def _sync_directory(path: Path) -> None:
@@ -140,3 +146,16 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _temporary(beside: Path) -> Path:
+    return beside.with_name(f"{_TEMPORARY}{os.urandom(8).hex()}")
+
+
+def _remove(path: Path) -> None:
+    from shutil import rmtree  # noqa: PLC0415  # seldom needed, and slow to import (it loads compressors)
+
+    if path.is_dir() and not path.is_symlink():
+        rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ from typing import Any
 from entrypoint import defaults
 from entrypoint.pipeline import Resolved
 from entrypoint.settings import TABLE, Setting
-from entrypoint.tree import Tree
 
 _SECTIONS = (
     defaults.CLIENTS,
@@ -92,7 +91,7 @@ def as_json() -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def in_effect(resolved: Resolved, tree: Tree, version: str | None) -> str:
+def in_effect(resolved: Resolved, version: str | None) -> str:
     """What is set and where it came from; secrets are only said to be there."""
     settings, model = resolved.settings, resolved.model
     rows = [(variable, raw.shown(), raw.origin) for variable, raw in sorted(settings.found.items())]
@@ -102,9 +101,9 @@ def in_effect(resolved: Resolved, tree: Tree, version: str | None) -> str:
     warnings = "".join(f"warning: {warning}\n" for warning in model.warnings)
     checked = f"pgpool {version} accepts it" if version else "no pgpool is installed here to ask for its opinion"
     return (
-        f"{table}\n{len(settings.backends)} backends, {len(model.credentials)} roles, "
-        f"{model.connections_per_backend} connections to each backend at most\n"
-        f"{warnings}ok: generation {tree.digest[:12]}; {checked}\n"
+        f"{table}\nbackends: {len(settings.backends)}; roles: {len(model.credentials)}; "
+        f"connections to each backend: at most {model.connections_per_backend}\n"
+        f"{warnings}ok: {checked}\n"
     )
 
 

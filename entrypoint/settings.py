@@ -1,29 +1,19 @@
-"""THE table of settings, and the environment read against it.
+"""THE table of settings.
 
 Everything else about a setting derives from its row: the check of its value, `NAME_FILE`, unknown-name
 suggestions, `pgpool-entrypoint settings` and docs/settings.md.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from entrypoint.backends import Backend, BackendsError, parse_backends
-from entrypoint.catalogue import Assignment, Catalogue, InvalidValueError
-from entrypoint.errors import Problems
+from entrypoint.backends import Backend, parse_backends
+from entrypoint.catalogue import Assignment, InvalidValueError
 from entrypoint.secret import Secret
-from entrypoint.sources import Raw, Reader, SourceError, text
-
-ENVIRONMENT = "environment"
-PARAMS_PREFIX = "PGPOOL_PARAMS_"
-
-_SERVICE_LINK = re.compile(
-    r"PGPOOL(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
-)
-_SERVICE_LINK_URL = re.compile(r"(tcp|udp|sctp)://")
+from entrypoint.sources import Raw
 
 MAX_PCP_PASSWORD_BYTES = 120
 """The pcp tools read a line of 320 bytes from PCPPASSFILE (LINELEN, src/libs/pcp/pcp.c), escapes included."""
@@ -280,178 +270,3 @@ TABLE: tuple[Setting[Any], ...] = (
     SIDECAR_RESTART_SPREAD,
     SIDECAR_REREAD,
 )
-_BY_NAME = {setting.name: setting for setting in TABLE}
-
-
-def load(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems: Problems) -> Settings:
-    """Read the environment against the table.
-
-    Whatever is wrong is added to `problems`, and the setting's fallback stands in, so that the caller can
-    go on and find more; a result with problems is never to be used for anything else.
-    """
-    found = dict(_find(env, catalogue, reader, problems))
-    for setting in TABLE:
-        if setting.required and env.keys().isdisjoint((setting.name, f"{setting.name}_FILE")):
-            problems.add(setting.name, "not set", "is required", f"set it to {setting.shape}")
-
-    def value(setting: Setting[T], fallback: T) -> T:
-        parsed = _parse(setting, found, problems)
-        return fallback if parsed is None else parsed
-
-    def optional(setting: Setting[T]) -> T | None:
-        return _parse(setting, found, problems)
-
-    return Settings(
-        backends=value(BACKENDS, ()),
-        users_dir=value(USERS_DIR, Path("/")),
-        check_user=value(CHECK_USER, ""),
-        key_file=optional(KEY_FILE),
-        hba_file=optional(HBA_FILE),
-        tls_dir=optional(TLS_DIR),
-        pcp_user=value(PCP_USER, ""),
-        pcp_password=optional(PCP_PASSWORD),
-        patroni=value(PATRONI, Patroni(enabled=False)),
-        run_dir=value(RUN_DIR, Path("/")),
-        sidecar_http=value(SIDECAR_HTTP, ("", 0)),
-        sidecar_restart=value(SIDECAR_RESTART, ""),
-        sidecar_restart_spread=value(SIDECAR_RESTART_SPREAD, 0.0),
-        sidecar_reread=value(SIDECAR_REREAD, 0.0),
-        params=tuple(_params(found, catalogue, problems)),
-        found=found,
-    )
-
-
-def is_ours(name: str, value: str) -> bool:
-    """Whether a variable speaks to this program: `PGPOOL_…` and PGPOOLKEYFILE, but no service link.
-
-    Kubernetes gives every pod `PGPOOL_PORT=tcp://…` and a dozen more when a Service is called pgpool (or
-    pgpool-metrics, say), unless the pod has `enableServiceLinks: false`.
-    """
-    if not name.startswith(("PGPOOL_", "PGPOOLKEY")):
-        return False
-    is_link = _SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_LINK_URL.match(value))
-    return not is_link
-
-
-def is_secret(name: str, catalogue: Catalogue) -> bool:
-    """Whether a variable's own value is a secret; that of its `_FILE` form is only a path."""
-    if name in _BY_NAME:
-        return _BY_NAME[name].secret
-    if name.startswith(PARAMS_PREFIX):
-        try:
-            return catalogue.find(name.removeprefix(PARAMS_PREFIX))[0].secret
-        except InvalidValueError:
-            return False
-    return False
-
-
-def _find(
-    env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems: Problems
-) -> Iterator[tuple[str, Raw]]:
-    """Every variable that is ours, with its text; `NAME_FILE` stays under that name."""
-    for name in sorted(name for name, value in env.items() if is_ours(name, value)):
-        base = _base_name(name, catalogue)
-        if base is None:
-            problems.add(name, ENVIRONMENT, "is not a setting", _suggestion(name, catalogue))
-        elif not _is_text(env[name]):
-            problems.add(name, ENVIRONMENT, "is not UTF-8 text", "correct the value")
-        elif base == name:
-            yield name, Raw(env[name], ENVIRONMENT, is_secret(base, catalogue))
-        elif base in env:
-            problems.add(name, ENVIRONMENT, f"is set, and so is {base}", "keep one of the two")
-        elif not env[name].startswith("/"):
-            # A secret's value may stand where its path belongs.
-            raw = Raw(env[name], ENVIRONMENT, is_secret(base, catalogue))
-            problems.add(name, ENVIRONMENT, quoted(raw, "is not an absolute path"), "begin it with /")
-        elif (value := _from_file(name, env[name], reader, problems)) is not None:
-            yield name, Raw(value, env[name], is_secret(base, catalogue))
-
-
-def _is_text(value: str) -> bool:
-    """Whether an environment variable is UTF-8: os.environ has other bytes as lone surrogates."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _from_file(name: str, path: str, reader: Reader, problems: Problems) -> str | None:
-    try:
-        return text(reader.file(Path(path)))
-    except SourceError as error:
-        problems.add(name, ENVIRONMENT, str(error), error.remedy)
-    except UnicodeDecodeError:
-        problems.add(name, path, "is not UTF-8 text", "write the file anew")
-    return None
-
-
-def _base_name(name: str, catalogue: Catalogue) -> str | None:
-    """The setting a variable sets: itself, or what stands before `_FILE`; None when there is none."""
-    for candidate in (name, name.removesuffix("_FILE")):
-        if candidate in _BY_NAME:
-            return candidate
-    if name.startswith(PARAMS_PREFIX):
-        without = name.removesuffix("_FILE")
-        # ssl_crl_file and a few more are parameters of that name, hence the whole name first.
-        if without != name and not _is_parameter(name, catalogue) and _is_parameter(without, catalogue):
-            return without
-        return name
-    return None
-
-
-def _is_parameter(variable: str, catalogue: Catalogue) -> bool:
-    try:
-        catalogue.find(variable.removeprefix(PARAMS_PREFIX))
-    except InvalidValueError:
-        return False
-    return True
-
-
-def _suggestion(name: str, catalogue: Catalogue) -> str:
-    bare = name.removeprefix("PGPOOL_")
-    if _is_parameter(bare, catalogue):
-        return f"a parameter of pgpool.conf is set as {PARAMS_PREFIX}{bare}"
-    close = get_close_matches(name, [*_BY_NAME, *(f"{known}_FILE" for known in _BY_NAME)], 1, 0.75)
-    return f"did you mean {close[0]}?" if close else "`pgpool-entrypoint settings` lists them all"
-
-
-def _parse(setting: Setting[T], found: Mapping[str, Raw], problems: Problems) -> T | None:
-    raw = found.get(setting.name) or found.get(f"{setting.name}_FILE")
-    if raw is None:
-        if setting.default is None:
-            return None
-        raw = Raw(setting.default, "default")
-    if not raw.value:
-        problems.add(setting.name, raw.origin, "is empty", "give it a value, or do not set it at all")
-        return None
-    try:
-        return setting.parse(raw.value)
-    except InvalidValueError as error:
-        problems.add(setting.name, raw.origin, quoted(raw, error.what), error.remedy)
-    except BackendsError as error:
-        for fault in error.faults:
-            problems.add(setting.name, raw.origin, fault, f"write {setting.shape}")
-    return None
-
-
-def _params(found: Mapping[str, Raw], catalogue: Catalogue, problems: Problems) -> Iterator[Given]:
-    for variable, raw in found.items():
-        base = _base_name(variable, catalogue)
-        if base is None or not base.startswith(PARAMS_PREFIX):
-            continue
-        name = base.removeprefix(PARAMS_PREFIX)
-        try:
-            catalogue.find(name)
-        except InvalidValueError as error:
-            problems.add(variable, raw.origin, error.what, error.remedy)
-            continue
-        try:
-            yield Given(variable, catalogue.assign(name, raw.value), raw.origin)
-        except InvalidValueError as error:
-            problems.add(variable, raw.origin, quoted(raw, error.what), error.remedy)
-
-
-def quoted(raw: Raw, what: str) -> str:
-    """`what` with the value in front of it, unless that is a secret."""
-    return what if raw.secret else f"{raw.value!r} {what}"

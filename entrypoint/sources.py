@@ -19,6 +19,7 @@ from entrypoint.errors import ConfigurationError, Problem
 MAX_FILE_BYTES = 1_048_576
 """A Kubernetes Secret holds at most 1 MiB, so a longer file is none."""
 
+_CHUNK_BYTES = 16_384
 _ATTEMPTS = 25
 _PAUSE_SECONDS = 0.02
 
@@ -48,6 +49,10 @@ class Raw:
     def shown(self) -> str:
         """The text for people: a secret is only said to be there."""
         return "(secret)" if self.secret else self.value
+
+    def quoted(self, what: str) -> str:
+        """`what` is wrong with it, with the text in front unless that is a secret."""
+        return what if self.secret else f"{self.value!r} {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +199,14 @@ def _read(name: str, parent: int | None) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError("is not a regular file")
-        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        content = b""
+        while chunk := os.read(descriptor, _CHUNK_BYTES):
+            content += chunk
+            if len(content) > MAX_FILE_BYTES:
+                raise OSError(f"is longer than {MAX_FILE_BYTES} bytes")
+        return content
     finally:
-        os.close(descriptor)  # fdopen leaves it open when it fails, as for a directory
-    if len(content) > MAX_FILE_BYTES:
-        raise OSError(f"is longer than {MAX_FILE_BYTES} bytes")
-    return content
+        os.close(descriptor)
 
 
 def _identity(path: Path) -> object:

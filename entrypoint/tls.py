@@ -93,5 +93,4 @@ def _out_of_time(begins: datetime, expires: datetime, now: datetime, warnings: l
     elif begins > now:
         yield Fault("tls.crt", f"is not valid before {begins:%Y-%m-%d %H:%M} UTC", "check clock and certificate")
     elif expires - now < WARN_BEFORE:
-        days, seconds = divmod(int((expires - now).total_seconds()), 86400)
-        warnings.append(f"tls.crt expires in {f'{days} days' if days else f'{seconds // 3600} hours'}")
+        warnings.append(f"tls.crt expires at {expires:%Y-%m-%d %H:%M} UTC")

@@ -199,8 +199,7 @@ def read_constants(source: Path) -> Constants:
 def read_structs(text: str) -> dict[str, list[str]]:
     """The names of the fields of every `struct config_*`, in their order."""
     return {
-        name: [field_name(declaration) for declaration in body.split(";")[:-1]]
-        for name, body in STRUCT.findall(text)
+        name: [field_name(declaration) for declaration in body.split(";")[:-1]] for name, body in STRUCT.findall(text)
     }
 
 
@@ -386,9 +385,7 @@ LARGEST_LONG: Final = 2**63 - 1024
 class Extractor:
     """Turns the records of the tables into parameters."""
 
-    def __init__(
-        self, structs: Mapping[str, list[str]], constants: Constants, options: Mapping[str, Braces]
-    ) -> None:
+    def __init__(self, structs: Mapping[str, list[str]], constants: Constants, options: Mapping[str, Braces]) -> None:
         self._structs = structs
         self._constants = constants
         self._options = options

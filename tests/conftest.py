@@ -73,9 +73,7 @@ def _report(config: pytest.Config, option: str, program: str) -> str:
 def _required(config: pytest.Config, option: str, program: str) -> Path:
     directory = _directory(config, option)
     if not directory:
-        pytest.fail(
-            f"{program} was not found on this machine: name its directory with {option}", pytrace=False
-        )
+        pytest.fail(f"{program} was not found on this machine: name its directory with {option}", pytrace=False)
     if not (directory / program).is_file():
         pytest.fail(f"there is no {program} in {directory}, named by {option}", pytrace=False)
     return directory

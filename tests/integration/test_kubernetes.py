@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from entrypoint import boot
+from entrypoint import pipeline
 from entrypoint.credentials import text_entry
 from support import proc
 from support.pgpool_process import run_entrypoint
@@ -126,7 +126,7 @@ def test_user_and_password_are_always_of_one_revision(pod: Pod, *, links_first: 
     pairs = set()
     with rewritten(volume, revisions, pause=0.002):
         for _ in range(60):
-            resolved, _ = boot.prepare(pod.environment, None, datetime.now(UTC))
+            resolved, _ = pipeline.prepare(pod.environment, None, datetime.now(UTC))
             roles = {each.role: each.password.reveal() for each in resolved.model.credentials}
             pair = next((role, password) for role, password in roles.items() if role.startswith("user "))
             assert pair in allowed

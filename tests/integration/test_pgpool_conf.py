@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from entrypoint import boot, defaults
+from entrypoint import defaults, pipeline
 from entrypoint.catalogue import InvalidValueError, Parameter, load_catalogue
 from entrypoint.errors import ConfigurationError
 from entrypoint.program import RejectedError, find_program
@@ -134,7 +134,7 @@ def meaning(parameter: Parameter, text: str) -> object:
 
 
 def render(pod: Pod, params: Mapping[str, str]) -> Path:
-    _, tree = boot.prepare({**pod.environment, **params}, None, datetime.now(UTC))
+    _, tree = pipeline.prepare({**pod.environment, **params}, None, datetime.now(UTC))
     return pod.write("pgpool.conf", tree.files["pgpool.conf"])
 
 

@@ -312,7 +312,7 @@ CASES: dict[str, tuple[Arrange, list[Problem]]] = {
     ),
     "password not text": (
         user("binary", b"\xff\xfe % \x80"),
-        [Problem("password of role 'binary'", "is not UTF-8 text", "choose a password of text")],
+        [Problem("password of role 'binary'", "is not UTF-8 text", "in UTF-8")],
     ),
     "hashes instead of passwords": (
         both(
@@ -350,7 +350,7 @@ CASES: dict[str, tuple[Arrange, list[Problem]]] = {
         [
             Problem(r"role 'a\nb'", "contains a newline", "no line end but one"),
             Problem("role ''", "has an empty name", "write the role's name"),
-            Problem("role in three", "`username` is not UTF-8 text", "write it anew"),
+            Problem("`username` of a role", "is not UTF-8 text", "write it anew"),
         ],
     ),
     "role twice": (

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from entrypoint.credentials import prepared
+from entrypoint.saslprep import prepared
 from support.postgres import PostgresServer
 
 Agrees = Callable[[str], bool]

@@ -73,7 +73,7 @@ def test_the_socket_in_the_run_directory_needs_no_tls(serving: tuple[Pod, Pgpool
 
 def test_less_than_14_days_are_worth_a_warning(serving: tuple[Pod, Pgpool]) -> None:
     pod, pgpool = serving
-    assert f"warning: {pod.directory}/tls/tls.crt expires in 13 days\n" in pgpool.log
+    assert f"warning: {pod.directory}/tls/tls.crt expires at 20" in pgpool.log
 
 
 def test_the_key_is_copied_so_that_its_owner_alone_can_read_it(serving: tuple[Pod, Pgpool]) -> None:

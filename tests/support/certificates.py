@@ -85,7 +85,7 @@ class Authority:
     def certificate(self) -> bytes:
         return self._certificate.public_bytes(Encoding.PEM)
 
-    def issue(  # noqa: PLR0913 - each is one way in which a certificate can be wrong
+    def issue(
         self,
         common_name: str = "localhost",
         *,
@@ -107,16 +107,12 @@ class Authority:
             .not_valid_before(start)
             .not_valid_after(start + valid_for)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         if names:
             alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
             builder = builder.add_extension(alternatives, critical=False)
-        encryption: KeySerializationEncryption = (
-            BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-        )
+        encryption: KeySerializationEncryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
         return Certificate(
             certificate=builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM),
             key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption),

@@ -216,9 +216,7 @@ class Pgpool:
             wait_until(
                 lambda: not proc.members(process.pid),
                 timeout=LEFTOVER_TIMEOUT,
-                failure=lambda: (
-                    f"left behind:\n{proc.describe(proc.members(process.pid))}\nThe log:\n{self.log}"
-                ),
+                failure=lambda: f"left behind:\n{proc.describe(proc.members(process.pid))}\nThe log:\n{self.log}",
             )
         except AssertionError:
             self.kill_group()

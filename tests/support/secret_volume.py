@@ -31,9 +31,7 @@ class SecretVolume:
         """Make the volume hold exactly `payload`; false, and nothing touched, if it does already."""
         return bool(list(self.steps(payload, modes=modes)))
 
-    def steps(
-        self, payload: Mapping[str, bytes], *, modes: Mapping[str, int] | None = None
-    ) -> Iterator[Step]:
+    def steps(self, payload: Mapping[str, bytes], *, modes: Mapping[str, int] | None = None) -> Iterator[Step]:
         """The same, pausing after each step so that a test can look at (or abandon) a half-done update."""
         for key in payload:
             _check(key)

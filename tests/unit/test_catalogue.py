@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrypoint.catalogue import Catalogue, InvalidValueError, load_catalogue
+from entrypoint.errors import ProgramUnusableError
 
 CATALOGUE = load_catalogue("4.6")
 
@@ -16,8 +17,13 @@ def refusal(name: str, value: str) -> tuple[str, str]:
 
 
 def test_a_version_without_catalogue_is_an_error() -> None:
-    with pytest.raises(KeyError, match=r"3\.7"):
+    with pytest.raises(ProgramUnusableError, match=r"pgpool 3\.7 .* known here: 4\.6\n"):
         load_catalogue("3.7")
+
+
+@pytest.mark.parametrize("version", ["4.6", "4.6.1", "4.6.10", "4.6devel"])
+def test_a_catalogue_serves_every_release_of_its_series(version: str) -> None:
+    assert load_catalogue(version).parameters == CATALOGUE.parameters
 
 
 def test_the_catalogue_of_4_6_holds_its_parameters_in_lower_case() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from psycopg import pq
 from psycopg.pq.abc import PGconn
 
-from entrypoint.credentials import MAX_AES_BYTES, MAX_TEXT_BYTES, aes_encrypter, pcp_hash, prepared, text_entry
+from entrypoint.credentials import MAX_AES_BYTES, MAX_TEXT_BYTES, aes_encrypter, pcp_hash, text_entry
 from entrypoint.quoting import pool_passwd_field
+from entrypoint.saslprep import prepared
 
 MAX_TOKEN_LEN = 128
 LINE = 1024

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import sidecar.__main__ as program
-from entrypoint import boot
+from entrypoint import boot, pipeline
 from entrypoint.errors import ConfigurationError, ProgramUnusableError
 from entrypoint.inputs import INPUTS, PCP_PASSWORD, read_inputs
 from entrypoint.program import Program
@@ -25,7 +25,7 @@ WATCHDOG = "watchdog pass 100%"
 def boot_there(site: Site, **env: str) -> Tree:
     """All that a boot does before it becomes pgpool."""
     site.env |= env
-    resolved, tree = boot.prepare(site.env, None, site.now)
+    resolved, tree = pipeline.prepare(site.env, None, site.now)
     publish(tree, site.run_dir)
     installed = Program(Path("/opt/pgpool"), "4.6.1")
     boot._write_inputs(site.env, resolved.settings, resolved.model, installed)  # noqa: SLF001
@@ -205,5 +205,5 @@ def test_a_pgpool_that_this_sidecar_does_not_know_is_told(site: Site) -> None:
     boot_there(site)
     path = site.run_dir / INPUTS
     path.write_text(path.read_text().replace("4.6.1", "3.7.1"))
-    with pytest.raises(ProgramUnusableError, match=r"pgpool 3\.7\.1 was booted"):
+    with pytest.raises(ProgramUnusableError, match=r"pgpool 3\.7\.1 has other parameters"):
         program.run(["--once"], {"PGPOOL_RUN_DIR": str(site.run_dir)})

@@ -98,9 +98,7 @@ def make_source(directory: Path, tables: str, *, structs: str = STRUCTS, version
     """An unpacked release with nothing in it but what the catalogue is made of."""
     for path in ["src/config", "src/include"]:
         (directory / path).mkdir(parents=True, exist_ok=True)
-    (directory / "configure.ac").write_text(
-        f"AC_INIT([pgpool-II], [{version}], [pgpool-hackers@pgpool.net])\n"
-    )
+    (directory / "configure.ac").write_text(f"AC_INIT([pgpool-II], [{version}], [pgpool-hackers@pgpool.net])\n")
     (directory / "src/include/pool_config.h").write_text(CONSTANTS)
     (directory / "src/include/pool_config_variables.h").write_text(structs)
     (directory / "src/config/pool_config_variables.c").write_text(tables)
@@ -108,9 +106,7 @@ def make_source(directory: Path, tables: str, *, structs: str = STRUCTS, version
 
 
 def table(struct: str, *records: str) -> str:
-    return (
-        f"static struct {struct} ConfigureNames[] =\n{{\n{', '.join([*records, END_MARKERS[struct]])}\n}};\n"
-    )
+    return f"static struct {struct} ConfigureNames[] =\n{{\n{', '.join([*records, END_MARKERS[struct]])}\n}};\n"
 
 
 def braces(*values: str) -> str:
@@ -317,9 +313,7 @@ def string(value: str, **generic: str) -> str:
             "it: an array of 0 elements",
         ),
         (
-            table(
-                "config_int_array", braces(gen(elements="8"), "NULL, 5, 0, 9", braces(gen(), "&it, 6, 0, 9"))
-            ),
+            table("config_int_array", braces(gen(elements="8"), "NULL, 5, 0, 9", braces(gen(), "&it, 6, 0, 9"))),
             "it: the form without an index differs",
         ),
         ("static struct config_bool ConfigureNames[] = {};", "ConfigureNames: no end marker"),

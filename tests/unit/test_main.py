@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import __version__, boot, reference
+from entrypoint import __version__, boot, pipeline, reference
 from entrypoint.__main__ import main, run
 from entrypoint.errors import ConfigurationError, ExitCode, ProgramMissingError, ProgramUnusableError, PublishError
 from entrypoint.log import Log
@@ -106,9 +106,9 @@ def test_check_shows_what_is_set_and_no_secret(site: Site, bin_dir: Path, capsys
     assert ["PGPOOL_PCP_PASSWORD", "(secret)", "(environment)"] in lines
     assert ["PGPOOL_CHECK_USER_FILE", "n8n", f"({user})"] in lines
     assert ["role", "n8n", "(secret)", f"({site.users}/n8n)"] in lines
-    assert "3 backends, 2 roles, 32 connections to each backend at most\n" in shown
-    assert shown.splitlines()[-1].startswith("ok: generation ")
-    assert shown.endswith("; no pgpool is installed here to ask for its opinion\n")
+    assert "backends: 3; roles: 2; connections to each backend: at most 32\n" in shown
+    assert shown.splitlines()[-1].startswith("ok: ")
+    assert shown.endswith("\nok: no pgpool is installed here to ask for its opinion\n")
     assert not [word for word in (PCP, "n8n pass", "check pass") if word in shown]
     assert sorted(site.root.rglob("*")) == before
 
@@ -116,7 +116,7 @@ def test_check_shows_what_is_set_and_no_secret(site: Site, bin_dir: Path, capsys
 def test_check_asks_the_installed_pgpool(site: Site, bin_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     install(bin_dir, ACCEPTS)
     assert call(site, "check") == (0, "")
-    assert capsys.readouterr().out.endswith("; pgpool 4.6.1 accepts it\n")
+    assert capsys.readouterr().out.endswith("\nok: pgpool 4.6.1 accepts it\n")
 
 
 def test_what_pgpool_rejects_is_told_in_its_words(site: Site, bin_dir: Path) -> None:
@@ -219,26 +219,22 @@ def test_a_file_that_no_kernel_executes_is_told(site: Site, bin_dir: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("said", "version", "minor"),
+    ("said", "version"),
     [
-        ("pgpool-II version 4.6.1 (chirikoboshi)", "4.6.1", "4.6"),
-        ("pgpool-II version 4.6.10 (x)", "4.6.10", "4.6"),
-        ("pgpool-II version 4.6devel (x)", "4.6devel", "4.6devel"),
+        ("pgpool-II version 4.6.1 (chirikoboshi)", "4.6.1"),
+        ("pgpool-II version 4.6.10 (x)", "4.6.10"),
+        ("pgpool-II version 4.6devel", "4.6devel"),
     ],
 )
-def test_the_version_is_read_from_either_stream(site: Site, bin_dir: Path, said: str, version: str, minor: str) -> None:
+def test_the_version_is_read_from_either_stream(site: Site, bin_dir: Path, said: str, version: str) -> None:
     for stream in ("", " >&2"):
         program = install(bin_dir, f"echo '{said}'{stream}")
-        found = find_program(site.env)
-        assert found == Program(program, version)
-        assert found.minor == minor
+        assert find_program(site.env) == Program(program, version)
 
 
 def test_a_version_without_catalogue_is_told(site: Site, bin_dir: Path) -> None:
     install(bin_dir, "echo 'pgpool-II version 3.7.26 (amefuriboshi)'")
-    with pytest.raises(
-        ProgramUnusableError, match=r"pgpool 3\.7\.26 is installed, but this entrypoint knows .* 4\.6 only"
-    ):
+    with pytest.raises(ProgramUnusableError, match=r"pgpool 3\.7\.26 has other parameters .*: 4\.6\n"):
         call(site, "check")
 
 
@@ -268,7 +264,7 @@ def test_no_variable_that_holds_a_secret_reaches_pgpool(site: Site) -> None:
         "CHECK": "check pass 100%",
         "EMPTY": "",
     }
-    assert boot.without_secrets(env, model) == {"PATH": "/bin", "LANG": "C.UTF-8", "EMPTY": ""}
+    assert pipeline.without_secrets(env, model) == {"PATH": "/bin", "LANG": "C.UTF-8", "EMPTY": ""}
 
 
 # --- main -----------------------------------------------------------------------------------------------------------
@@ -301,8 +297,8 @@ def test_main_ends_with_0_when_all_is_well(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_preparing_without_an_administrators_password_makes_a_new_one_each_time(site: Site) -> None:
-    made = [boot.prepare(site.env, None, site.now)[0].model.pcp_password for _ in range(2)]
+    made = [pipeline.prepare(site.env, None, site.now)[0].model.pcp_password for _ in range(2)]
     assert made[0] != made[1]
     assert all(len(password.reveal()) >= 32 for password in made)
-    given = boot.prepare({**site.env, "PGPOOL_PCP_PASSWORD": PCP}, None, site.now)[0]
+    given = pipeline.prepare({**site.env, "PGPOOL_PCP_PASSWORD": PCP}, None, site.now)[0]
     assert given.model.pcp_password == Secret(PCP)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.environment import load
 from entrypoint.errors import Problem, Problems
 from entrypoint.material import Credential, Material, read_material
 from entrypoint.secret import Secret
-from entrypoint.settings import load
 from entrypoint.sources import Reader
 from support.certificates import Authority
 from support.secret_volume import SecretVolume
@@ -105,16 +105,21 @@ def test_bytes_that_are_no_text_are_told_without_showing_them(site: Site) -> Non
     site.user("two/password", b"\xfe pass 100%")
     assert told(site) == [
         ("password of role 'n8n'", f"{site.users}/n8n", "is not UTF-8 text"),
-        ("role in app", f"{site.users}/app", "`username` is not UTF-8 text"),
+        ("`username` of a role", f"{site.users}/app", "is not UTF-8 text"),
         ("password of role 'two'", f"{site.users}/two/password", "is not UTF-8 text"),
     ]
 
 
-def test_a_file_name_that_is_no_text_is_shown_with_replacements(site: Site) -> None:
+def test_a_file_name_that_is_no_text_is_told(site: Site) -> None:
     path = os.fsencode(site.users) + b"/ol\xe9"
     with open(path, "wb") as file:  # noqa: PTH123  # a name that is no text
         file.write(b"pass 100%")
-    assert credentials(site)[1] == ("ol\ufffd", "pass 100%")
+    assert told(site) == [("role named by a file", f"{site.users}/ol\ufffd", "is not UTF-8 text")]
+
+
+def test_a_line_end_in_a_file_name_belongs_to_the_role(site: Site) -> None:
+    site.user("n8n\n", "pass 100%")
+    assert ("n8n\n", "pass 100%") in credentials(site)
 
 
 def test_a_users_directory_that_is_not_there_is_told_once(site: Site) -> None:

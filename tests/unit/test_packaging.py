@@ -46,12 +46,6 @@ def test_the_wheel_holds_both_packages_whole_and_nothing_else(wheel: Path) -> No
         if path.is_file() and path.suffix != ".pyc"
     }
     assert names == expected
-    assert {path.name for path in (PROJECT / "entrypoint/templates").iterdir()} == {
-        "pcp.conf.j2",
-        "pgpool.conf.j2",
-        "pool_hba.conf.j2",
-        "pool_passwd.j2",
-    }
     assert {"entrypoint/py.typed", "sidecar/py.typed", "entrypoint/catalogues/pgpool-4.6.json"} <= names
 
 
@@ -60,7 +54,7 @@ def test_the_wheel_is_named_so_that_it_replaces_nobody_elses(wheel: Path) -> Non
     metadata = ZipFile(wheel).read(f"pgpool_entrypoint-{__version__}.dist-info/METADATA").decode()
     assert "\nClassifier: Private :: Do Not Upload\n" in metadata
     requirements = [line.split()[1] for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
-    assert [name.split(">")[0] for name in requirements] == ["cryptography", "jinja2"]
+    assert [name.split(">")[0] for name in requirements] == ["cryptography"]
 
 
 def test_both_programs_are_installed(wheel: Path) -> None:

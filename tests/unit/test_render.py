@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-import jinja2
 import pytest
 
-from entrypoint import render as module
-from entrypoint.render import _never_none
 from entrypoint.secret import Secret
 from entrypoint.settings import TABLE
 from entrypoint.tree import Tree
@@ -171,19 +168,6 @@ def test_values_are_never_taken_for_templates(site: Site) -> None:
     assert b"{{ role }}:TEXT{{ 7 * 7 }} 100%\n" in site.tree().files["pool_passwd"]
 
 
-def test_a_template_that_lacks_a_value_is_a_bug() -> None:
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, finalize=_never_none, autoescape=False)
-    with pytest.raises(jinja2.UndefinedError):
-        environment.from_string("{{ missing }}").render()
-    with pytest.raises(TypeError, match="None"):
-        environment.from_string("{{ value }}").render(value=None)
-
-
-def test_every_template_is_rendered(proof_of_concept: Site) -> None:
-    templates = {path.name.removesuffix(".j2") for path in (Path(module.__file__).parent / "templates").iterdir()}
-    assert templates == set(proof_of_concept.tree().files)
-
-
 # --- the tree -------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +194,6 @@ def test_a_tree_shows_no_content() -> None:
     assert "100%" not in repr(Tree({"pool_passwd": b"n8n:TEXTpass 100%"}))
 
 
-def test_secrets_of_the_model_are_not_templates_values() -> None:
+def test_a_secret_is_not_formatted_by_mistake() -> None:
     with pytest.raises(TypeError):
         format(Secret("pass 100%"), ">20")

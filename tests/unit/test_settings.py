@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from entrypoint.backends import parse_backends
 from entrypoint.catalogue import Catalogue, InvalidValueError, load_catalogue
+from entrypoint.environment import is_ours, is_secret, load
 from entrypoint.errors import Problem, Problems
 from entrypoint.secret import Secret
-from entrypoint.settings import TABLE, Patroni, Settings, is_ours, is_secret, load
+from entrypoint.settings import TABLE, Patroni, Settings
 from entrypoint.sources import Reader
 from support.secret_volume import SecretVolume
 
