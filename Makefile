@@ -41,7 +41,7 @@ help:
 #: unit         the tests that need no server
 #: integration  the tests against a real pgpool and PostgreSQL
 #: pgpool       build pgpool, and nothing else
-#: bench        measure
+#: bench        measure; the report is docs/benchmarks.md (make bench >docs/benchmarks.md)
 #: docs         generate docs/settings.md
 #: catalogue    generate entrypoint/catalogues/ from pgpool's source
 #: format       format the Python code, fix what can be fixed
@@ -87,7 +87,7 @@ pgpool: setup
 	@$(build_pgpool) --version $(version) $(tarball) --prefix $(prefix)
 
 bench: setup pgpool
-	$(bin)/python tests/bench/run.py --pgpool-bin $(prefix)/bin
+	@$(bin)/python tests/bench/run.py --pgpool-bin $(prefix)/bin
 
 endif
 

@@ -120,9 +120,7 @@ def main() -> None:
         stage = Stage(install_wheel(home), memory, options.pgpool_bin, options.postgres_bin)
         parts = [list(part) for part in (start(stage, options.rounds), many_users(stage), boot(stage, home))]
     report = "\n".join([head(options), *(line for part in parts for line in part)]) + "\n"
-    print(report)
-    if options.write:
-        options.write.write_text(report, encoding="utf-8")
+    sys.stdout.write(report)
 
 
 def install_wheel(home: Path) -> Path:
@@ -248,7 +246,7 @@ def head(options: argparse.Namespace) -> str:
         [
             "# Benchmarks",
             "",
-            "<!-- Written by tests/bench/run.py --write; edits here are lost. -->",
+            "<!-- Written by `make bench >docs/benchmarks.md`; edits here are lost. -->",
             "",
             textwrap.fill(
                 "Measured with the installed wheel, files in memory as in a pod. Other machines have other numbers, "
@@ -258,7 +256,7 @@ def head(options: argparse.Namespace) -> str:
             "",
             f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {machine}",
             f"- {', '.join(f'{name} {number}' for name, number in named.items())}",
-            "- `make bench`, or `python tests/bench/run.py --pgpool-bin DIR --write docs/benchmarks.md`",
+            "- `make bench >docs/benchmarks.md`",
         ]
     )
 
@@ -295,7 +293,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pgpool-bin", type=Path, default=programs.find_pgpool(), metavar="DIR")
     parser.add_argument("--postgres-bin", type=Path, default=programs.find_postgres(), metavar="DIR")
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="runs of the cold start (default: 25)")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the report there, too")
     options = parser.parse_args()
     for option in ("pgpool_bin", "postgres_bin"):
         directory = getattr(options, option)
