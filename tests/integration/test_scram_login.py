@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from entrypoint.credentials import MAX_AES_BYTES
-from entrypoint.model import MAX_ROLE_BYTES
+from entrypoint.rules import MAX_ROLE_BYTES
 from entrypoint.saslprep import prepared
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, NewPod
