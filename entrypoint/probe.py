@@ -24,8 +24,6 @@ READY_SECONDS = 8.0
 _CONNECT_SECONDS = 1.0
 _UP = ("1", "2")
 
-RunPcp = Callable[[str, tuple[str, ...]], PcpAnswer]
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -40,12 +38,11 @@ def probe(kind: str, env: Mapping[str, str], catalogue: Catalogue) -> Verdict:
     problems = Problems()
     settings = load(env, catalogue, Reader(), problems)
     problems.raise_if_any()
-    given = {each.assignment.name: each.assignment.number for each in settings.params}
-    port = given.get("port") or 9999
-    address = PcpAddress(settings.run_dir, given.get("pcp_port") or 9898, settings.pcp_user, _pcp_password(settings))
-    process = _process(settings.run_dir)
-    if process is None:
+    if not _is_running(settings.run_dir):
         return Verdict(False, "no pgpool runs here")
+    given = {each.assignment.name: each.assignment.number for each in settings.params}
+    port, pcp_port = (given.get(name) or _default(catalogue, name) for name in ("port", "pcp_port"))
+    address = PcpAddress(settings.run_dir, pcp_port, settings.pcp_user, _pcp_password(settings))
     seconds = LIVE_SECONDS if kind == "live" else READY_SECONDS
     tool, arguments = ("pcp_node_count", ()) if kind == "live" else ("pcp_node_info", ("-a",))
     answer = run_pcp(tool, arguments, address, env, seconds=seconds)
@@ -79,6 +76,13 @@ def ready(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
     if nodes:
         return Verdict(False, f"none of {len(nodes)} nodes is an attached primary")
     return Verdict(False, f"PCP refuses: {' '.join(answer.errors.split()) or 'no reason given'}")
+
+
+def _default(catalogue: Catalogue, name: str) -> int:
+    default = catalogue.parameters[name].default
+    if not isinstance(default, int):
+        raise TypeError(f"{name} has no number for a default")
+    return default
 
 
 def _judge_socket(accepts: Callable[[], bool]) -> Verdict:
@@ -120,11 +124,10 @@ def _pcp_password(settings: Settings) -> Secret:
         ) from None
 
 
-def _process(run_dir: Path) -> int | None:
-    """The id of the running pgpool. Its pid file ends in a NUL byte (src/main/main.c)."""
+def _is_running(run_dir: Path) -> bool:
+    """Whether the process that wrote pgpool.pid is there; the file ends in a NUL byte (src/main/main.c)."""
     try:
         pid = int((run_dir / "pgpool.pid").read_bytes().rstrip(b"\0\n"))
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        return Path(f"/proc/{pid}/comm").read_text() == "pgpool\n"
     except (OSError, ValueError):
-        return None
-    return pid if name == "pgpool" else None
+        return False

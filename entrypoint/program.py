@@ -12,7 +12,7 @@ from entrypoint.catalogue import DEFAULT_VERSION, Catalogue, load_catalogue
 from entrypoint.errors import EntrypointError, ExitCode, ProgramMissingError, ProgramUnusableError
 
 _TIME_LIMIT_SECONDS = 30.0
-_ACCEPTED, _REJECTED = 1, 3
+_ACCEPTED = 1
 
 
 class RejectedError(EntrypointError):

@@ -31,8 +31,6 @@ class SourceError(Exception):
 
     def __init__(self, path: Path, what: str, remedy: str) -> None:
         super().__init__(f"{path} {what}")
-        self.path = path
-        self.what = what
         self.remedy = remedy
         self.also: tuple[SourceError, ...] = ()
         """What else cannot be read in the same directory."""

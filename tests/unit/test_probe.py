@@ -8,7 +8,7 @@ import pytest
 from entrypoint.errors import ConfigurationError
 from entrypoint.inputs import PCP_PASSWORD
 from entrypoint.pcp import PcpAnswer
-from entrypoint.probe import Verdict, _pcp_password, _process, live, probe, ready
+from entrypoint.probe import Verdict, _is_running, _pcp_password, live, probe, ready
 from entrypoint.secret import Secret
 from unit.conftest import MADE_UP, Site
 
@@ -101,17 +101,17 @@ def test_pgpool_is_ready_when_it_serves_a_primary(answer: PcpAnswer, expected: V
 def test_without_a_running_pgpool_there_is_no_process(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "pgpool.pid").write_bytes(content)
-    assert _process(tmp_path) is None
+    assert not _is_running(tmp_path)
 
 
 def test_a_process_counts_only_when_it_is_pgpool(tmp_path: Path) -> None:
     (tmp_path / "pgpool.pid").write_bytes(b"%d\0" % os.getpid())
-    assert _process(tmp_path) is None
+    assert not _is_running(tmp_path)
     comm = Path("/proc/self/comm")
     name = comm.read_text()
     try:
         comm.write_text("pgpool")
-        assert _process(tmp_path) == os.getpid()
+        assert _is_running(tmp_path)
     finally:
         comm.write_text(name)
 
