@@ -130,7 +130,8 @@ def test_the_password_that_boot_made_is_read(site: Site) -> None:
 
 
 def test_a_password_that_is_not_there_is_told(site: Site) -> None:
+    settings = site.resolve().settings
     with pytest.raises(ConfigurationError) as raised:
-        probe("live", site.env, site.catalogue)
+        _pcp_password(settings)
     (problem,) = raised.value.problems
     assert (problem.setting, problem.what) == ("PGPOOL_PCP_PASSWORD", "is not readable: No such file or directory")
