@@ -21,23 +21,24 @@ _MAX_LINE = 8189
 _MAX_TOKEN = 255
 
 
-def faults(content: str, *, tls: bool) -> Iterator[tuple[int, str]]:
+def faults(content: str, *, tls: bool, authority: bool) -> Iterator[tuple[int, str]]:
     """Number and fault of each line that pgpool would refuse, that is unsafe, or that can never match.
 
     Args:
         content: the file.
         tls: whether pgpool will have a certificate.
+        authority: whether it will ask clients for theirs, which it does when it has a ca.crt.
     """
     lines = content.split("\n")
     for number, line in enumerate(lines, start=1):
-        fault = _fault(line, tls=tls)
+        fault = _fault(line, tls=tls, authority=authority)
         if fault is not None:
             yield number, fault
     if not any(_fields(line) for line in lines):
         yield 1, "has no line that lets anybody in"
 
 
-def _fault(line: str, *, tls: bool) -> str | None:
+def _fault(line: str, *, tls: bool, authority: bool) -> str | None:
     if "\0" in line or len(line.encode()) > _MAX_LINE:
         return f"is longer than {_MAX_LINE} bytes or holds a NUL character"
     fields = _fields(line)
@@ -61,7 +62,7 @@ def _fault(line: str, *, tls: bool) -> str | None:
         fault, rest = _after_address(rest)
         if fault is not None:
             return fault
-    return _method_fault(rest)
+    return _method_fault(rest) or _certificate_fault(kind, rest[0], authority=authority)
 
 
 def _after_address(fields: list[list[str]]) -> tuple[str | None, list[list[str]]]:
@@ -103,6 +104,17 @@ def _method_fault(fields: list[list[str]]) -> str | None:
             return f"{option!r} is not an option of the form name=value"
         if option.partition("=")[0] not in _OPTIONS.get(method, ()):
             return f"{option!r} is not an option of the method {method}"
+    return None
+
+
+def _certificate_fault(kind: str, method: list[str], *, authority: bool) -> str | None:
+    """Why a client can never have the certificate that its line asks for."""
+    if method != ["cert"]:
+        return None
+    if kind != "hostssl":
+        return f"the method cert needs a connection over TLS, which {kind} does not ask for; write hostssl"
+    if not authority:
+        return "the method cert can never succeed, because there is no ca.crt in PGPOOL_TLS_DIR"
     return None
 
 

@@ -170,7 +170,8 @@ def _password_fault(password: str, *, encrypted: bool) -> tuple[str, str] | None
 def _check_hba(settings: Settings, material: Material, problems: Problems) -> None:
     if material.hba is None:
         return
-    for number, fault in hba.faults(material.hba, tls=settings.tls_dir is not None):
+    authority = material.tls is None or bool(material.tls.files.get("ca.crt"))
+    for number, fault in hba.faults(material.hba, tls=settings.tls_dir is not None, authority=authority):
         problems.add(
             table.HBA_FILE.name,
             f"{settings.hba_file}, line {number}",

@@ -9,8 +9,8 @@ from entrypoint.hba import _fields, faults
 METHODS = "scram-sha-256, cert, pam, reject"
 
 
-def told(content: str, *, tls: bool = True) -> list[tuple[int, str]]:
-    return list(faults(content, tls=tls))
+def told(content: str, *, tls: bool = True, authority: bool = True) -> list[tuple[int, str]]:
+    return list(faults(content, tls=tls, authority=authority))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,26 @@ def test_hostssl_without_a_certificate_can_never_match() -> None:
     line = "hostssl all all all scram-sha-256"
     assert told(line, tls=False) == [(1, "hostssl can never match, because PGPOOL_TLS_DIR is not set")]
     assert told(line, tls=True) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("local all all cert", "local"),
+        ("host all all all cert", "host"),
+        ("hostnossl all all 10.0.0.0 255.0.0.0 cert", "hostnossl"),
+    ],
+)
+def test_a_client_certificate_needs_tls_in_the_line(line: str, kind: str) -> None:
+    fault = f"the method cert needs a connection over TLS, which {kind} does not ask for; write hostssl"
+    assert told(line) == [(1, fault)]
+
+
+def test_a_client_certificate_needs_an_authority() -> None:
+    line = "hostssl all all all cert"
+    fault = "the method cert can never succeed, because there is no ca.crt in PGPOOL_TLS_DIR"
+    assert told(line, authority=False) == [(1, fault)]
+    assert told("hostssl all all all scram-sha-256", authority=False) == []
 
 
 def test_every_bad_line_is_told_with_its_number() -> None:

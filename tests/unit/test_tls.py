@@ -182,3 +182,15 @@ def test_without_an_authority_none_is_configured(site: Site, authority: Authorit
         "tls.crt",
         "tls.key",
     ]
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_client_certificates_need_an_authority(site: Site, authority: Authority, content: bytes | None) -> None:
+    site.now = datetime.now(UTC)
+    tls = authority.issue().write(site.root / "tls", with_authority=False)
+    if content is not None:
+        (tls / "ca.crt").write_bytes(content)
+    path = str(site.file("hba", "hostssl all all all cert"))
+    what = "the method cert can never succeed, because there is no ca.crt in PGPOOL_TLS_DIR"
+    assert site.problem(PGPOOL_HBA_FILE=path, PGPOOL_TLS_DIR=str(tls)).what == what
+    assert "PGPOOL_TLS_DIR is not set" in site.problem(PGPOOL_HBA_FILE=path).what
