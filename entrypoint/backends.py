@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 DEFAULT_PORT = 5432
 MAX_BACKENDS = 128
@@ -79,6 +79,11 @@ def _parse_entry(entry: str) -> Backend:
             faults.append("what stands in brackets is not an IPv6 address")
     elif not _HOST.fullmatch(host) or len(host) > MAX_HOST_BYTES:
         faults.append("the host is neither a host name nor an address (IPv6 goes in brackets)")
+    elif re.fullmatch(r"[0-9.]+", host):
+        try:
+            IPv4Address(host)  # the resolver reads 10.1 as 10.0.0.1, and 10.0.0.300 as a name
+        except AddressValueError:
+            faults.append("the host has digits and dots only, but is not an IPv4 address")
     port = DEFAULT_PORT if match["port"] is None else _port(match["port"], faults)
     weight, flags = _options(match["options"], faults)
     if faults:

@@ -49,6 +49,7 @@ BAD_NAME = "the name must be letters, digits, '.', '_' or '-', at most 62"
 BAD_HOST = "the host is neither a host name nor an address (IPv6 goes in brackets)"
 NO_FLAG = "is not a flag; there are ALLOW_TO_FAILOVER, DISALLOW_TO_FAILOVER, ALWAYS_PRIMARY, joined by '|'"
 EXCLUSIVE = "ALLOW_TO_FAILOVER and DISALLOW_TO_FAILOVER exclude each other"
+BAD_IPV4 = "the host has digits and dots only, but is not an IPv4 address"
 BAD_IPV6 = "what stands in brackets is not an IPv6 address"
 
 
@@ -67,6 +68,11 @@ BAD_IPV6 = "what stands in brackets is not an IPv6 address"
         ("a=-h", [f"'a=-h': {BAD_HOST}"]),
         ("a=h'x", [f'"a=h\'x": {BAD_HOST}']),
         ("a=/tmp", [f"'a=/tmp': {BAD_HOST}"]),
+        ("a=10.100.2.300", [f"'a=10.100.2.300': {BAD_IPV4}"]),
+        ("a=10.100.2:5432", [f"'a=10.100.2:5432': {BAD_IPV4}"]),
+        ("a=4", [f"'a=4': {BAD_IPV4}"]),
+        ("a=010.0.0.1", [f"'a=010.0.0.1': {BAD_IPV4}"]),
+        ("a=10.100.2.5.", [f"'a=10.100.2.5.': {BAD_IPV4}"]),
         ("a=höst", [f"'a=höst': {BAD_HOST}"]),
         ("a=" + "h" * 253, [f"'a={'h' * 253}': {BAD_HOST}"]),
         ("n" * 63 + "=h", [f"'{'n' * 63}=h': {BAD_NAME}"]),
@@ -118,8 +124,10 @@ def test_pgpool_takes_128_backends_and_no_more() -> None:
 
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,61}", fullmatch=True)
-hosts = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,100}[A-Za-z0-9_])?", fullmatch=True) | st.ip_addresses(v=6).map(
-    str
+hosts = (
+    st.from_regex(r"[A-Za-z_]([A-Za-z0-9._-]{0,100}[A-Za-z0-9_])?|[0-9]+[a-z]", fullmatch=True)
+    | st.ip_addresses(v=4).map(str)
+    | st.ip_addresses(v=6).map(str)
 )
 entries = st.builds(
     Backend,
