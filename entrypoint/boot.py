@@ -1,8 +1,10 @@
 """Boots the container: resolve, look at the machine, publish, become pgpool."""
 
+import os
 import resource
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import NoReturn
 
 from entrypoint import inputs, preflight
@@ -11,7 +13,8 @@ from entrypoint.log import Log
 from entrypoint.model import CURRENT, PgpoolModel
 from entrypoint.pipeline import prepare, without_secrets
 from entrypoint.program import Program, become, catalogue_for
-from entrypoint.publish import publish, replace_file
+from entrypoint.publish import publish, replace_file, unwritable
+from entrypoint.secret import Secret
 from entrypoint.settings import Settings
 
 
@@ -32,20 +35,39 @@ def run(env: Mapping[str, str], arguments: Sequence[str], program: Program, now:
     ports = (model.numbers["port"], model.numbers["pcp_port"])
     for name in preflight.remove_stale_files(settings.run_dir, ports):
         log.info(f"removed {name} of a pgpool that was killed")
+    # Before the swap: whoever sees the new generation finds the inputs it was made from.
+    try:
+        _write_inputs(env, settings, model, program)
+    except OSError as error:
+        raise unwritable(settings.run_dir, error) from None
     publish(tree, settings.run_dir)
-    _write_inputs(env, settings, model, program)
     log.info(f"generation {tree.digest[:12]} is live in {settings.run_dir}")
+    environment = without_secrets(env, model)
+    if dropped := sorted(name for name in env.keys() - environment.keys() if not name.startswith("PG")):
+        log.info(f"not passed on to pgpool, because they hold a secret: {', '.join(dropped)}")
     # A core dump of pgpool holds passwords.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    become(command(settings, program, arguments), without_secrets(env, model))
+    key = None if model.key is None else hand_over(model.key)
+    become(command(settings.run_dir, program, key, arguments), environment)
 
 
-def command(settings: Settings, program: Program, arguments: Iterable[str]) -> list[str]:
+def command(run_dir: Path, program: Program, key: str | None, arguments: Iterable[str]) -> list[str]:
     """The command line of pgpool: in the foreground, and never believing a former node status (-D)."""
-    live = settings.run_dir / CURRENT
+    live = run_dir / CURRENT
     files = ["-f", f"{live}/pgpool.conf", "-a", f"{live}/pool_hba.conf", "-F", f"{live}/pcp.conf"]
-    key = [] if settings.key_file is None else ["-k", str(settings.key_file)]
-    return [str(program.path), "-n", "-D", *files, *key, *arguments]
+    return [str(program.path), "-n", "-D", *files, *([] if key is None else ["-k", key]), *arguments]
+
+
+def hand_over(key: Secret) -> str:
+    """The path of a file without a name that holds the key, for the program that we become.
+
+    pgpool reads its key once, at start. Read again from the Secret, it could be another one than pool_passwd was
+    encrypted with a moment ago; and a mounted file's mode would have pgpool warn.
+    """
+    descriptor = os.memfd_create("pool_key", flags=0)
+    os.fchmod(descriptor, 0o600)
+    os.write(descriptor, key.reveal().encode() + b"\n")
+    return f"/proc/self/fd/{descriptor}"
 
 
 def _preflight(settings: Settings, model: PgpoolModel) -> list[str]:

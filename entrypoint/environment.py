@@ -44,7 +44,7 @@ def load(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems:
 
     return Settings(
         backends=value(table.BACKENDS, ()),
-        users_dir=value(table.USERS_DIR, Path("/")),
+        users_dir=value(table.USERS_DIR, table.REFUSED),
         check_user=value(table.CHECK_USER, ""),
         key_file=optional(table.KEY_FILE),
         hba_file=optional(table.HBA_FILE),
@@ -52,7 +52,7 @@ def load(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems:
         pcp_user=value(table.PCP_USER, ""),
         pcp_password=optional(table.PCP_PASSWORD),
         patroni=value(table.PATRONI, Patroni(enabled=False)),
-        run_dir=value(table.RUN_DIR, Path("/")),
+        run_dir=value(table.RUN_DIR, table.REFUSED),
         sidecar_http=value(table.SIDECAR_HTTP, ("", 0)),
         sidecar_restart=value(table.SIDECAR_RESTART, ""),
         sidecar_restart_spread=value(table.SIDECAR_RESTART_SPREAD, 0.0),
@@ -171,9 +171,14 @@ def _parse(setting: Setting[T], found: Mapping[str, Raw], problems: Problems) ->
     try:
         return setting.parse(raw.value)
     except InvalidValueError as error:
-        problems.add(setting.name, raw.origin, raw.quoted(error.what), error.remedy)
+        what = raw.quoted(error.what) if setting.repeatable else error.what
+        remedy = error.remedy
+        if setting.parse is table.absolute_path and raw is found.get(f"{setting.name}_FILE"):
+            remedy = f"to name that file itself, set {setting.name} to its path"
+        problems.add(setting.name, raw.origin, what, remedy)
     except BackendsError as error:
-        for fault in error.faults:
+        from_file = raw.origin.startswith("/")
+        for fault in ["is no list of backends"] if from_file else error.faults:
             problems.add(setting.name, raw.origin, fault, f"write {setting.shape}")
     return None
 

@@ -9,7 +9,7 @@ from typing import Any
 from entrypoint import settings as table
 from entrypoint.errors import Problems
 from entrypoint.secret import Secret
-from entrypoint.settings import Setting, Settings
+from entrypoint.settings import REFUSED, Setting, Settings
 from entrypoint.sources import Directory, Reader, SourceError, text
 
 
@@ -28,6 +28,8 @@ class Material:
     """The content of everything the settings point to; None: not configured, or a problem was added."""
 
     credentials: tuple[Credential, ...] | None
+    unread: bool
+    """Whether something in the users directory could not be read, so that roles may be missing."""
     key: Secret | None
     hba: str | None
     tls: Directory | None
@@ -45,13 +47,15 @@ def read_material(settings: Settings, reader: Reader, problems: Problems) -> Mat
             f"mount that Secret one level deeper, for example at {users.path}/app",
         )
         users = None
+    tls = files.directory(table.TLS_DIR, settings.tls_dir)
     key = files.text(table.KEY_FILE, settings.key_file)
     return Material(
         credentials=None if users is None else tuple(_credentials(users, problems)),
+        unread=users is not None and bool(users.faults),
         # pgpool reads one line and takes off one newline (src/auth/pool_passwd.c, read_pool_key).
         key=None if key is None else Secret(key.partition("\n")[0]),
         hba=files.text(table.HBA_FILE, settings.hba_file),
-        tls=files.directory(table.TLS_DIR, settings.tls_dir),
+        tls=None if tls is None or tls.faults else tls,
     )
 
 
@@ -73,15 +77,16 @@ class _Files:
         return None
 
     def directory(self, setting: Setting[Any], path: Path | None, *, depth: int = 0) -> Directory | None:
-        # "/" stands in for a path that was refused already.
-        if path is None or path == Path("/"):
+        if path is None or path == REFUSED:
             return None
         try:
-            return self.reader.directory(path, depth=depth)
+            directory = self.reader.directory(path, depth=depth)
         except SourceError as error:
-            for each in (error, *error.also):
-                self._add(setting, each)
-        return None
+            self._add(setting, error)
+            return None
+        for fault in directory.faults:
+            self._add(setting, fault)
+        return directory
 
     def _add(self, setting: Setting[Any], error: SourceError) -> None:
         self.problems.add(setting.name, self.settings.origin(setting), str(error), error.remedy)

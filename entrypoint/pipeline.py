@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from entrypoint.catalogue import Catalogue
+from entrypoint.child import minimal_environment
 from entrypoint.environment import load
 from entrypoint.errors import Problems
 from entrypoint.material import read_material
@@ -64,19 +65,24 @@ def prepare(env: Mapping[str, str], program: Program | None, now: datetime) -> t
     resolved = resolve(env, catalogue_for(program), pcp_password=pcp_password, now=now)
     tree = render(resolved.model)
     if program is not None:
-        program.dry_run(tree.files["pgpool.conf"], without_secrets(env, resolved.model))
+        program.dry_run(tree.files["pgpool.conf"], env)
     return resolved, tree
 
 
 def without_secrets(env: Mapping[str, str], model: PgpoolModel) -> dict[str, str]:
-    """The environment for pgpool: without our settings, libpq's, and any variable that holds a secret."""
+    """The environment for pgpool: without our settings, libpq's, and any variable that holds a secret.
+
+    What makes a program run stays, whatever the passwords are: one may happen to be part of PATH.
+    """
     held = {credential.password.reveal() for credential in model.credentials}
     held.add(model.pcp_password.reveal())
     if model.key is not None:
         held.add(model.key.reveal())
+    needed = minimal_environment(env)
     telling = [secret for secret in held if len(secret) >= _TELLING]
     return {
         name: value
         for name, value in env.items()
-        if not name.startswith("PG") and value not in held and not any(secret in value for secret in telling)
+        if name in needed
+        or (not name.startswith("PG") and value not in held and not any(secret in value for secret in telling))
     }

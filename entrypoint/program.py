@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from entrypoint.catalogue import DEFAULT_VERSION, Catalogue, load_catalogue
+from entrypoint.child import minimal_environment
 from entrypoint.errors import EntrypointError, ExitCode, ProgramMissingError, ProgramUnusableError
 
 _TIME_LIMIT_SECONDS = 30.0
@@ -56,7 +58,7 @@ class Program:
 
 def find_program(env: Mapping[str, str]) -> Program:
     """The pgpool on PATH. Raises ProgramMissingError or ProgramUnusableError."""
-    present = [path for directory in os.get_exec_path(env) if (path := Path(directory, "pgpool")).is_file()]
+    present = [path for directory in os.get_exec_path(env) if os.path.isfile(path := Path(directory, "pgpool"))]  # noqa: PTH113  # Path.is_file raises where a directory may not be entered
     found = next((path for path in present if os.access(path, os.X_OK)), None)
     if found is None:
         if present:
@@ -76,6 +78,9 @@ def catalogue_for(program: Program | None) -> Catalogue:
 
 def become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     """Replace this process. Raises ProgramMissingError or ProgramUnusableError."""
+    # Python ignores these two, and exec would hand that on: `yes | head` then ends with an error.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:
         os.execvpe(command[0], list(command), dict(env))  # noqa: S606  # replacing this process is the point
     except FileNotFoundError:
@@ -90,7 +95,7 @@ def _run(
     try:
         return subprocess.run(
             command,
-            env=env,
+            env=minimal_environment(env),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -4,6 +4,7 @@ pgpool must never meet a missing or half-written pool_passwd, not for a millisec
 hang until it is restarted (pool_reopen_passwd_file and its callers). Nothing here is written in place.
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -35,11 +36,18 @@ def publish(tree: Tree, run_dir: Path) -> Path:
         _point(run_dir / CURRENT, Path(GENERATIONS) / tree.digest)
         _collect(run_dir, live=generation)
     except OSError as error:
-        raise PublishError(
-            f"cannot write below PGPOOL_RUN_DIR {run_dir}: {error.strerror} ({error.filename})\n"
-            f"  → mount a writable volume there (an emptyDir with medium: Memory) for user id {os.geteuid()}"
-        ) from None
+        raise unwritable(run_dir, error) from None
     return generation
+
+
+def unwritable(run_dir: Path, error: OSError) -> PublishError:
+    """The error that says why something below the run directory cannot be written, and what to do."""
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        remedy = "give the volume more room (sizeLimit of the emptyDir, and the memory limit it counts against)"
+    else:
+        remedy = f"mount a writable volume there (an emptyDir with medium: Memory) for user id {os.geteuid()}"
+    return PublishError(f"cannot write below PGPOOL_RUN_DIR {run_dir}: {error.strerror}{place}\n  → {remedy}")
 
 
 def write_files(tree: Tree, directory: Path) -> None:

@@ -119,12 +119,19 @@ def _check_credentials(settings: Settings, material: Material, problems: Problem
         origins.setdefault(credential.role, credential.origin)
         if fault := _password_fault(credential.password.reveal(), encrypted=settings.key_file is not None):
             problems.add(f"password of role {credential.role!r}", credential.origin, *fault)
-    if settings.check_user and settings.check_user not in origins:
+    if settings.check_user and settings.check_user not in origins and not material.unread:
+        # What comes from a file is not repeated: it may be the wrong file, and hold a password.
+        from_file = settings.origin(table.CHECK_USER).startswith("/")
+        named, file = (
+            ("the role that it names", "a file of that name")
+            if from_file
+            else (f"the role {settings.check_user!r}", f"the file {settings.users_dir}/{settings.check_user}")
+        )
         problems.add(
             table.CHECK_USER.name,
             settings.origin(table.CHECK_USER),
-            f"the role {settings.check_user!r} has no password in {settings.users_dir}",
-            f"add the file {settings.users_dir}/{settings.check_user}, or name another role",
+            f"{named} has no password in {settings.users_dir}",
+            f"add {file}, or name another role",
         )
 
 

@@ -18,6 +18,9 @@ from entrypoint.sources import Raw
 MAX_PCP_PASSWORD_BYTES = 120
 """The pcp tools read a line of 320 bytes from PCPPASSFILE (LINELEN, src/libs/pcp/pcp.c), escapes included."""
 
+REFUSED = Path()
+"""Stands in for a directory that was refused, so that more problems can be found; no accepted path is relative."""
+
 T = TypeVar("T")
 
 
@@ -34,6 +37,8 @@ class Setting(Generic[T]):
     help: str
     required: bool = False
     secret: bool = False
+    repeatable: bool = True
+    """Whether a refused value may be repeated. Not where people put a secret by mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +88,13 @@ class Settings:
         return "default"
 
 
-def _path(value: str) -> Path:
+def absolute_path(value: str) -> Path:
+    """A path that begins with /. Raises InvalidValueError."""
     path = Path(value)
     if not path.is_absolute():
         raise InvalidValueError("is not an absolute path", "begin it with /")
+    if "\0" in value or "\n" in value:
+        raise InvalidValueError("contains a line end or a NUL character", "write the path alone")
     return path
 
 
@@ -158,7 +166,7 @@ BACKENDS = Setting(
 )
 USERS_DIR = Setting(
     name="PGPOOL_USERS_DIR",
-    parse=_path,
+    parse=absolute_path,
     default="/etc/pgpool/users",
     shape="directory",
     help="The roles that may log in: a file `ROLE` that holds the password, or a directory that holds `username` "
@@ -174,15 +182,16 @@ CHECK_USER = Setting(
 )
 KEY_FILE = Setting(
     name="PGPOOLKEYFILE",
-    parse=_path,
+    parse=absolute_path,
     default=None,
+    repeatable=False,
     shape="file",
     help="The key that encrypts pool_passwd (AES-256); its first line counts. Unset: passwords stand in "
     "pool_passwd as they are.",
 )
 HBA_FILE = Setting(
     name="PGPOOL_HBA_FILE",
-    parse=_path,
+    parse=absolute_path,
     default=None,
     shape="file",
     help="Your own pool_hba.conf, checked and used whole. Unset: `scram-sha-256` for everybody, over TLS only when "
@@ -190,7 +199,7 @@ HBA_FILE = Setting(
 )
 TLS_DIR = Setting(
     name="PGPOOL_TLS_DIR",
-    parse=_path,
+    parse=absolute_path,
     default=None,
     shape="directory",
     help="`tls.crt`, `tls.key` and, for client certificates and the servers' certificates, `ca.crt` (a Secret of type "
@@ -215,12 +224,13 @@ PATRONI = Setting(
     name="PGPOOL_PATRONI",
     parse=_patroni,
     default="off",
+    repeatable=False,
     shape="`off`, `on` or URLs",
     help="Where the sidecar asks Patroni for the leader; `on` is `http://HOST:8008` of each backend.",
 )
 RUN_DIR = Setting(
     name="PGPOOL_RUN_DIR",
-    parse=_path,
+    parse=absolute_path,
     default="/run/pgpool",
     shape="directory",
     help="The one writable directory, in memory, shared with the sidecar: rendered files, sockets, pid file.",

@@ -32,8 +32,6 @@ class SourceError(Exception):
     def __init__(self, path: Path, what: str, remedy: str) -> None:
         super().__init__(f"{path} {what}")
         self.remedy = remedy
-        self.also: tuple[SourceError, ...] = ()
-        """What else cannot be read in the same directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +47,11 @@ class Raw:
         return "(secret)" if self.secret else self.value
 
     def quoted(self, what: str) -> str:
-        """`what` is wrong with it, with the text in front unless that is a secret."""
-        return what if self.secret else f"{self.value!r} {what}"
+        """`what` is wrong with it, with the text in front unless that may be a secret.
+
+        What comes from a file is not repeated: it may be the wrong file.
+        """
+        return what if self.secret or self.origin.startswith("/") else f"{self.value!r} {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Directory:
     path: Path
     files: Mapping[str, bytes] = field(repr=False)
     directories: Mapping[str, "Directory"] = field(default_factory=dict)
+    faults: tuple[SourceError, ...] = ()
+    """What is there, but could not be read, in the sub-directories too."""
 
 
 class Reader:
@@ -74,18 +77,23 @@ class Reader:
         self._look_at(path)
         try:
             return _read(str(path), None)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _explained(path, error) from None
 
     def directory(self, path: Path, *, depth: int = 0) -> Directory:
-        """The files of a directory, and of `depth` levels of sub-directories. Raises SourceError."""
+        """The files of a directory, and of `depth` levels of sub-directories.
+
+        Raises SourceError when it cannot be opened; what in it cannot be read is in the result's `faults`.
+        """
         self._look_at(path)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _explained(path, error) from None
         try:
             return self._directory(path, descriptor, depth)
+        except OSError as error:
+            raise _explained(path, error) from None
         finally:
             os.close(descriptor)
 
@@ -105,7 +113,7 @@ class Reader:
         try:
             files: dict[str, bytes] = {}
             directories: dict[str, Directory] = {}
-            errors: list[SourceError] = []
+            faults: list[SourceError] = []
             for name, parent in sorted(_entries(descriptor, revision).items()):
                 entry = path / name
                 pinned = parent == revision
@@ -116,18 +124,12 @@ class Reader:
                         files[name] = _read(name, parent)
                     elif depth:
                         directories[name] = self._subdirectory(entry, name, parent, depth - 1)
-                except (FileNotFoundError, PermissionError) as error:
-                    # Listed a moment ago: removed, or not yet given its mode, by a writer at work.
-                    self._raced = True
-                    errors.append(_explained(entry, error))
+                        faults += directories[name].faults
                 except OSError as error:
-                    errors.append(_explained(entry, error))
-                except SourceError as error:
-                    errors += [error, *error.also]
-            if errors:
-                errors[0].also = tuple(errors[1:])
-                raise errors[0]
-            return Directory(path, files, directories)
+                    # Listed a moment ago: removed, or not yet given its mode, by a writer at work.
+                    self._raced = self._raced or isinstance(error, FileNotFoundError | PermissionError)
+                    faults.append(_explained(entry, error))
+            return Directory(path, files, directories, tuple(faults))
         finally:
             if revision is not None:
                 os.close(revision)
@@ -211,17 +213,19 @@ def _identity(path: Path) -> object:
     """What changes when a path's content does: for a Secret volume, where `..data` points."""
     try:
         return (path / "..data").readlink()
-    except OSError:
+    except (OSError, ValueError):
         pass
     try:
         status = path.stat()
-    except OSError as error:
-        return error.errno
+    except (OSError, ValueError) as error:
+        return str(error)
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _explained(path: Path, error: OSError) -> SourceError:
+def _explained(path: Path, error: OSError | ValueError) -> SourceError:
     match error:
+        case ValueError():
+            return SourceError(path, "is no path: it contains a NUL character", "write the path anew")
         case FileNotFoundError():
             return SourceError(path, "does not exist", "check the path and the volume mounts")
         case PermissionError():

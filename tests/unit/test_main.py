@@ -134,10 +134,9 @@ def test_pgpool_is_asked_without_our_settings_and_with_the_whole_file(site: Site
     call(site, "check", PGPOOL_PCP_PASSWORD=PCP, PGPASSWORD="pg pass 100%", OTHER=f"a{PCP}b", HARMLESS="yes")
     content = copy.read_text()
     assert content.startswith(site.tree().files["pgpool.conf"].decode())
-    assert "HARMLESS=yes" in content
-    assert not [
-        word for word in ("PGPOOL_", "PGPASSWORD", "OTHER=", PCP) if word in content.partition("log_pcp_processes")[2]
-    ]
+    assert "PATH=" in content
+    environment = content.partition("log_pcp_processes")[2]
+    assert not [word for word in ("PGPOOL_", "PGPASSWORD", "OTHER=", "HARMLESS=", PCP) if word in environment]
 
 
 def test_render_writes_the_files_and_nothing_else(site: Site, bin_dir: Path) -> None:
@@ -242,13 +241,22 @@ def test_a_version_without_catalogue_is_told(site: Site, bin_dir: Path) -> None:
 
 
 def test_pgpool_gets_the_live_files_and_the_key(site: Site) -> None:
-    key = str(site.file("key", "key 100%"))
     program = Program(Path("/opt/pgpool"), "4.6.1")
     live = f"{site.run_dir}/current"
     files = ["-f", f"{live}/pgpool.conf", "-a", f"{live}/pool_hba.conf", "-F", f"{live}/pcp.conf"]
-    assert boot.command(site.resolve().settings, program, []) == ["/opt/pgpool", "-n", "-D", *files]
-    settings = site.resolve(PGPOOLKEYFILE=key).settings
-    assert boot.command(settings, program, ["-d", "a b"]) == ["/opt/pgpool", "-n", "-D", *files, "-k", key, "-d", "a b"]
+    run_dir = site.run_dir
+    assert boot.command(run_dir, program, None, []) == ["/opt/pgpool", "-n", "-D", *files]
+    assert boot.command(run_dir, program, "/key", ["-d"]) == ["/opt/pgpool", "-n", "-D", *files, "-k", "/key", "-d"]
+
+
+def test_the_key_is_handed_over_as_it_was_read() -> None:
+    path = boot.hand_over(Secret("the key 100%"))
+    try:
+        assert Path(path).read_text() == "the key 100%\n"
+        assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+        assert os.get_inheritable(int(Path(path).name))
+    finally:
+        os.close(int(Path(path).name))
 
 
 def test_no_variable_that_holds_a_secret_reaches_pgpool(site: Site) -> None:
@@ -265,6 +273,19 @@ def test_no_variable_that_holds_a_secret_reaches_pgpool(site: Site) -> None:
         "EMPTY": "",
     }
     assert pipeline.without_secrets(env, model) == {"PATH": "/bin", "LANG": "C.UTF-8", "EMPTY": ""}
+
+
+def test_a_password_that_is_part_of_path_takes_nothing_away(site: Site) -> None:
+    site.user("n8n", "postgres")
+    env = {"PATH": "/usr/lib/postgresql/15/bin", "LD_LIBRARY_PATH": "/opt/postgres/lib", "APP": "a postgres b"}
+    kept = {name: value for name, value in env.items() if name != "APP"}
+    assert pipeline.without_secrets(env, site.resolve().model) == kept
+
+
+def test_short_passwords_count_only_as_a_whole(site: Site) -> None:
+    site.user("n8n", "a b%")
+    env = {"WHOLE": "a b%", "PART": "xa b%x"}
+    assert pipeline.without_secrets(env, site.resolve().model) == {"PART": "xa b%x"}
 
 
 # --- main -----------------------------------------------------------------------------------------------------------

@@ -116,6 +116,13 @@ def test_the_check_user_needs_a_password(site: Site) -> None:
         f"add the file {site.users}/sr_check, or name another role",
     )
     assert told(site.problem(PGPOOL_CHECK_USER="nobody 1%"))[:2] == ("PGPOOL_CHECK_USER", "environment")
+    path = str(site.file("wrong", "hunter2 100%"))
+    assert told(site.problem(PGPOOL_CHECK_USER_FILE=path)) == (
+        "PGPOOL_CHECK_USER",
+        path,
+        f"the role that it names has no password in {site.users}",
+        "add a file of that name, or name another role",
+    )
     site.resolve(PGPOOL_CHECK_USER="n8n")
 
 
@@ -340,7 +347,7 @@ def test_the_run_directory_must_leave_room_for_a_sockets_path(site: Site) -> Non
     ("directory", "what"),
     [
         ("/it's", '"/it\'s" contains a single quote, which pgpool.conf cannot express'),
-        ("/a\nb", "'/a\\nb' contains a newline"),
+        ("/a\nb", "'/a\\nb' contains a line end or a NUL character"),
         ("/run/a,b", "'/run/a,b' contains a comma, where pgpool divides a list of directories"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from entrypoint.backends import parse_backends
 from entrypoint.catalogue import Catalogue, InvalidValueError, load_catalogue
 from entrypoint.environment import is_ours, is_secret, load
-from entrypoint.errors import Problem, Problems
+from entrypoint.errors import ConfigurationError, Problem, Problems
 from entrypoint.secret import Secret
 from entrypoint.settings import TABLE, Patroni, Settings
 from entrypoint.sources import Reader
@@ -155,7 +155,30 @@ def test_a_value_is_read(name: str, value: str, expected: object) -> None:
 )
 def test_a_bad_value_is_refused_with_the_value_and_a_remedy(name: str, value: str, expected: tuple[str, str]) -> None:
     what, remedy = expected
-    assert problem(**{name: value}) == (name, "environment", f"{value!r} {what}", remedy)
+    # People put the key itself where its path belongs, and passwords into URLs.
+    shown = what if name in {"PGPOOLKEYFILE", "PGPOOL_PATRONI"} else f"{value!r} {what}"
+    assert problem(**{name: value}) == (name, "environment", shown, remedy)
+
+
+@pytest.mark.parametrize("setting", [setting.name for setting in TABLE])
+def test_what_came_from_a_file_is_never_repeated(tmp_path: Path, setting: str) -> None:
+    (tmp_path / "wrong").write_text("hunter2 100%\tin the wrong file")
+    problems = Problems()
+    load({f"{setting}_FILE": str(tmp_path / "wrong")}, CATALOGUE, Reader(), problems)
+    with pytest.raises(ConfigurationError) as raised:
+        problems.raise_if_any()
+    assert f"({tmp_path}/wrong)" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_file_with_the_key_in_place_of_its_path_is_told_how_to_name_it(tmp_path: Path) -> None:
+    (tmp_path / "aes.key").write_text("the key 100%\n")
+    assert problem(PGPOOLKEYFILE_FILE=str(tmp_path / "aes.key")) == (
+        "PGPOOLKEYFILE",
+        str(tmp_path / "aes.key"),
+        "is not an absolute path",
+        "to name that file itself, set PGPOOLKEYFILE to its path",
+    )
 
 
 @pytest.mark.parametrize("value", ["a", "pass word 100%", "ü:\\'\"", "x" * 120])
@@ -215,7 +238,7 @@ def test_only_one_newline_is_taken_off_a_file(tmp_path: Path) -> None:
     assert problem(PGPOOL_CHECK_USER_FILE=path) == (
         "PGPOOL_CHECK_USER",
         path,
-        f"'app 100%\\n' {LINE_END}",
+        LINE_END,
         "give the name alone",
     )
 

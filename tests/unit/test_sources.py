@@ -32,6 +32,10 @@ def refusal(call: Callable[[], object]) -> tuple[str, str]:
     return str(raised.value), raised.value.remedy
 
 
+def faults(path: Path, depth: int = 0) -> list[tuple[str, str]]:
+    return [(str(fault), fault.remedy) for fault in Reader().directory(path, depth=depth).faults]
+
+
 def open_descriptors() -> set[str]:
     return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
 
@@ -241,7 +245,7 @@ def test_a_configuration_error_counts_once_nothing_moves(tmp_path: Path) -> None
 def test_a_file_that_vanishes_between_listing_and_reading_counts_as_motion(tmp_path: Path) -> None:
     (tmp_path / "n8n").symlink_to("nowhere")
     reader = Reader()
-    refusal(lambda: reader.directory(tmp_path))
+    assert reader.directory(tmp_path).faults
     assert reader.changed()
 
 
@@ -322,7 +326,7 @@ def test_an_unreadable_file_is_told_with_our_user_id(tmp_path: Path) -> None:
         "check defaultMode of the volume, and fsGroup of the pod",
     )
     assert refusal(lambda: Reader().file(tmp_path / "n8n")) == expected
-    assert refusal(lambda: Reader().directory(tmp_path)) == expected
+    assert faults(tmp_path) == [expected]
 
 
 def test_a_directory_that_is_none_is_told(tmp_path: Path) -> None:
@@ -340,7 +344,25 @@ def test_one_bad_entry_of_a_directory_names_itself(tmp_path: Path, name: str) ->
         (tmp_path / name).write_bytes(b"x" * (MAX_FILE_BYTES + 1))
     else:
         (tmp_path / name).symlink_to("nowhere")
-    assert refusal(lambda: Reader().directory(tmp_path))[0].startswith(f"{tmp_path}/{name} ")
+    directory = Reader().directory(tmp_path)
+    assert directory.files == {"good": b"1"}
+    (fault,) = directory.faults
+    assert str(fault).startswith(f"{tmp_path}/{name} ")
+
+
+def test_every_fault_of_a_directory_is_told_those_below_it_too(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/password").symlink_to("nowhere")
+    (tmp_path / "app/username").write_bytes(b"app")
+    (tmp_path / "closed").mkdir(mode=0)
+    told = [what.removeprefix(f"{tmp_path}/").partition(" ")[0] for what, _ in faults(tmp_path, depth=1)]
+    assert told == ["app/password", "closed", "fifo"]
+
+
+def test_a_path_with_a_nul_character_is_told(tmp_path: Path) -> None:
+    for call in (Reader().file, Reader().directory):
+        assert "NUL" in refusal(lambda call=call: call(Path(f"{tmp_path}/a\0b")))[0]  # type: ignore[misc]
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
@@ -348,7 +370,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     (tmp_path / "app/bad").mkdir(mode=0)
     before = open_descriptors()
     read(tmp_path / "app")
-    refusal(lambda: Reader().directory(tmp_path, depth=2))
+    assert faults(tmp_path, depth=2)
     refusal(lambda: Reader().file(tmp_path))
     assert open_descriptors() == before
 
