@@ -78,7 +78,9 @@ def _preflight(settings: Settings, model: PgpoolModel) -> list[str]:
 
 
 def _write_inputs(env: Mapping[str, str], settings: Settings, model: PgpoolModel, program: Program) -> None:
-    inputs.gather(env, catalogue_for(program), program.version).write(settings.run_dir)
+    catalogue, numbers = catalogue_for(program), model.numbers
+    given = inputs.gather(env, catalogue, program.version, numbers=numbers, pcp_user=settings.pcp_user)
+    given.write(settings.run_dir)
     made = settings.run_dir / inputs.PCP_PASSWORD
     if settings.pcp_password is None:
         replace_file(made, model.pcp_password.reveal().encode())

@@ -1,20 +1,23 @@
-"""What boot was given, written down for the sidecar, so that the two cannot be configured differently."""
+"""What boot was given, written down for sidecar and probes, so that they cannot be configured differently."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from entrypoint.catalogue import Catalogue
-from entrypoint.environment import is_ours, is_secret
+from entrypoint.catalogue import Catalogue, InvalidValueError
+from entrypoint.environment import ENVIRONMENT, is_ours, is_secret
+from entrypoint.errors import ConfigurationError, Problem
 from entrypoint.publish import replace_file
+from entrypoint.settings import RUN_DIR
+from entrypoint.sources import Raw, Reader, SourceError, text
 
 INPUTS = "inputs.json"
 PCP_PASSWORD = "pcp_password"  # noqa: S105  # a file's name
 """The administrator's password in the run directory, when boot had to make one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """The environment that boot resolved. Secrets are in it as paths of files, never as values."""
 
@@ -23,6 +26,9 @@ class Inputs:
     environment: Mapping[str, str]
     withheld: tuple[str, ...]
     """Names of variables whose value is a secret: whoever needs one must be given it."""
+    port: int
+    pcp_port: int
+    pcp_user: str
 
     def write(self, run_dir: Path) -> None:
         """Write inputs.json by rename. Raises OSError."""
@@ -30,17 +36,54 @@ class Inputs:
         replace_file(run_dir / INPUTS, f"{document}\n".encode())
 
 
-def gather(env: Mapping[str, str], catalogue: Catalogue, pgpool: str) -> Inputs:
-    """The part of the environment that the pipeline reads."""
+def gather(
+    env: Mapping[str, str], catalogue: Catalogue, pgpool: str, *, numbers: Mapping[str, int], pcp_user: str
+) -> Inputs:
+    """The part of the environment that the pipeline reads, and what became of it that a probe must know."""
     ours = {name: value for name, value in env.items() if is_ours(name, value)}
     withheld = tuple(sorted(name for name in ours if is_secret(name, catalogue)))
-    return Inputs(pgpool, {name: ours[name] for name in sorted(ours) if name not in withheld}, withheld)
+    return Inputs(
+        pgpool=pgpool,
+        environment={name: ours[name] for name in sorted(ours) if name not in withheld},
+        withheld=withheld,
+        port=numbers["port"],
+        pcp_port=numbers["pcp_port"],
+        pcp_user=pcp_user,
+    )
 
 
 def read_inputs(run_dir: Path) -> Inputs:
     """What boot wrote. Raises OSError, or ValueError when it is not ours."""
     document = json.loads((run_dir / INPUTS).read_bytes())
     try:
-        return Inputs(str(document["pgpool"]), dict(document["environment"]), tuple(document["withheld"]))
+        return Inputs(
+            pgpool=str(document["pgpool"]),
+            environment=dict(document["environment"]),
+            withheld=tuple(document["withheld"]),
+            port=int(document["port"]),
+            pcp_port=int(document["pcp_port"]),
+            pcp_user=str(document["pcp_user"]),
+        )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{run_dir / INPUTS} is not what pgpool-entrypoint writes: {error!r}") from None
+
+
+def run_directory(env: Mapping[str, str]) -> Path:
+    """Where boot left its inputs: all that sidecar and probes take from their own environment, but for secrets.
+
+    Raises ConfigurationError when PGPOOL_RUN_DIR, or PGPOOL_RUN_DIR_FILE, does not tell.
+    """
+    name = RUN_DIR.name
+    file = env.get(f"{name}_FILE")
+    raw = Raw(env.get(name, RUN_DIR.default or ""), ENVIRONMENT)
+    try:
+        if name not in env and file is not None:
+            raw = Raw(text(Reader().file(Path(file))), file)
+        return RUN_DIR.parse(raw.value)
+    except SourceError as error:
+        problem = Problem(f"{name}_FILE", ENVIRONMENT, str(error), error.remedy)
+    except UnicodeDecodeError:
+        problem = Problem(f"{name}_FILE", ENVIRONMENT, f"{file} is not UTF-8 text", "write the file anew")
+    except InvalidValueError as error:
+        problem = Problem(name, raw.origin, raw.quoted(error.what), error.remedy)
+    raise ConfigurationError([problem])
