@@ -6,14 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NoReturn
 
 from entrypoint import commandline
 from entrypoint.catalogue import load_catalogue
 from entrypoint.commandline import finish
 from entrypoint.errors import EntrypointError, ExitCode
-from entrypoint.inputs import read_inputs
+from entrypoint.inputs import read_inputs, run_directory
 from entrypoint.log import Log
 from sidecar.drift import compare, desired_tree
 
@@ -21,7 +20,7 @@ NAME = "pgpool-sidecar"
 
 _DESCRIPTION = """\
 Compare what pgpool serves from with what its settings and Secrets say now, and print the difference as JSON.
-Settings come from inputs.json in the run directory, as the entrypoint left them at boot."""
+Settings come from inputs.json in the run directory (PGPOOL_RUN_DIR), as the entrypoint left them at boot."""
 
 _EPILOG = """\
 exit status: 0 nothing differs · 1 something does · 64 wrong usage · 73 the run directory is not readable,
@@ -44,7 +43,7 @@ def run(arguments: Sequence[str], env: Mapping[str, str]) -> int:
     parser = commandline.parser(NAME, _DESCRIPTION, _EPILOG)
     parser.add_argument("--once", action="store_true", required=True, help="one pass, then exit")
     parser.parse_args(arguments)
-    run_dir = Path(env.get("PGPOOL_RUN_DIR", "/run/pgpool"))
+    run_dir = run_directory(env)
     try:
         boot = read_inputs(run_dir)
         _, tree = desired_tree(boot, env, run_dir, load_catalogue(boot.pgpool), datetime.now(UTC))

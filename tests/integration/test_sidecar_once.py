@@ -113,7 +113,9 @@ def test_inputs_that_are_not_ours_are_refused(pod: Pod, content: bytes) -> None:
 
 
 def test_a_pgpool_it_does_not_know_is_refused(pod: Pod) -> None:
-    (pod.run_dir / "inputs.json").write_text('{"pgpool": "3.7.1", "environment": {}, "withheld": []}')
+    boot_once(pod)
+    inputs = pod.run_dir / "inputs.json"
+    inputs.write_text(inputs.read_text().replace('"pgpool": "4.6.', '"pgpool": "3.7.'))
     result = run_sidecar(pod)
     assert result.returncode == 126
     assert "pgpool 3.7" in result.stderr

@@ -164,6 +164,12 @@ def test_a_secret_that_only_boot_was_given_is_told(site: Site) -> None:
     )
 
 
+def test_boot_writes_down_what_a_probe_must_know(site: Site) -> None:
+    boot_there(site, PGPOOL_PARAMS_PORT="5555", PGPOOL_PCP_USER_FILE=str(site.file("user", "admin\n")))
+    inputs = read_inputs(site.run_dir)
+    assert (inputs.port, inputs.pcp_port, inputs.pcp_user) == (5555, 9898, "admin")
+
+
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
@@ -175,6 +181,12 @@ def test_one_pass_prints_the_difference(site: Site, capsys: pytest.CaptureFixtur
     site.user("new role", "new pass 100%")
     assert program.run(["--once"], env) == 1
     assert json.loads(capsys.readouterr().out)["changed"] == ["pool_passwd"]
+
+
+def test_the_run_directory_may_be_named_in_a_file(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    boot_there(site)
+    assert program.run(["--once"], {"PGPOOL_RUN_DIR_FILE": str(site.file("run_dir", f"{site.run_dir}\n"))}) == 0
+    assert json.loads(capsys.readouterr().out)["changed"] == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["--nope"], ["--once", "x"]])
