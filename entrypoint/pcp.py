@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from entrypoint.child import minimal_environment
 from entrypoint.errors import ProgramMissingError, ProgramUnusableError
 from entrypoint.secret import Secret
 
@@ -46,7 +47,7 @@ def run_pcp(
     descriptor = os.memfd_create("pcppass")
     try:
         os.fchmod(descriptor, 0o600)
-        os.write(descriptor, line.encode())
+        os.write(descriptor, line.encode(errors="surrogateescape"))
         command = [
             tool,
             "-w",
@@ -60,7 +61,7 @@ def run_pcp(
         ]
         process = subprocess.run(
             command,
-            env={**env, "PCPPASSFILE": f"/proc/self/fd/{descriptor}"},
+            env={**minimal_environment(env), "PCPPASSFILE": f"/proc/self/fd/{descriptor}"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

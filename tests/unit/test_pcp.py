@@ -68,9 +68,9 @@ def tool(directory: Path, script: str, mode: int = 0o700) -> str:
     return str(path)
 
 
-def run(command: str, *arguments: str, seconds: float = 30) -> PcpAnswer:
-    address = PcpAddress(Path("/run/my pool"), 9898, "pgpool", Secret(PASSWORD))
-    return run_pcp(command, arguments, address, ENV, seconds=seconds)
+def run(command: str, *arguments: str, password: str = PASSWORD, seconds: float = 30, **env: str) -> PcpAnswer:
+    address = PcpAddress(Path("/run/my pool"), 9898, "pgpool", Secret(password))
+    return run_pcp(command, arguments, address, {**ENV, **env}, seconds=seconds)
 
 
 def test_the_password_is_in_a_file_of_ours_and_nowhere_else(tmp_path: Path) -> None:
@@ -87,6 +87,17 @@ def test_the_password_is_in_a_file_of_ours_and_nowhere_else(tmp_path: Path) -> N
         "0\n0\n",
         3,
     )
+
+
+def test_a_tool_gets_no_more_of_the_environment_than_it_needs(tmp_path: Path) -> None:
+    more = {"LC_ALL": "C", "PGPOOL_PCP_PASSWORD": PASSWORD, "PGPASSWORD": "somebody's pass 100%", "HOME": "/"}
+    names = {line.partition("=")[0] for line in run(tool(tmp_path, "exec env"), **more).output.splitlines()}
+    assert names - {"PWD", "SHLVL", "_"} == {"PATH", "LC_ALL", "PCPPASSFILE"}  # those three are the shell's own
+
+
+def test_a_password_that_is_no_text_is_passed_on_as_it_is(tmp_path: Path) -> None:
+    """What os.environ makes of bytes that are not UTF-8; pgpool is to refuse it, not we to fall over it."""
+    assert run(tool(tmp_path, 'cat "$PCPPASSFILE"'), password="ol\udce9").output == "*:*:pgpool:ol\ufffd\n"
 
 
 def test_a_tool_that_hangs_is_ended(tmp_path: Path) -> None:
