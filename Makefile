@@ -49,7 +49,7 @@ help:
 #:
 #: variables:   PGPOOL_VERSION=4.6.1        which pgpool (default: newest 4.6 that can be had; see image/releases.tsv)
 #:              PGPOOL_TARBALL=FILE         its tarball, where the network cannot reach the origin
-#:              ARGS='-k rotation -x'       more arguments for pytest
+#:              ARGS='-k tls -x'             more arguments for pytest
 #:              BUILD=DIR                   where everything is built (default: .build)
 
 ifeq ($(shell id -u),0)

@@ -1,5 +1,6 @@
 """The command line of pgpool-entrypoint: one of the two places that read the process's environment."""
 
+import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ Without a verb, or with flags for pgpool behind `--`, it boots. Any other first 
 _EPILOG = """\
 exit status:
   0 ok · 64 wrong usage · 73 cannot publish · 78 configuration error, with every problem on standard error
-  126 or 127 pgpool cannot be executed, or is not there · 1 a bug in this program
+  126 or 127 pgpool cannot be executed, or is not there · 1 the `no` of a probe, or a bug in this program
 
 settings come from the environment; `pgpool-entrypoint settings` lists them."""
 
@@ -96,13 +97,17 @@ def _optional_program(env: Mapping[str, str]) -> Program | None:
 def _parser() -> Parser:
     parser = commandline.parser(NAME, _DESCRIPTION, _EPILOG)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    verbs.add_parser("run", help="boot and become pgpool (the default); arguments for pgpool follow `--`")
-    verbs.add_parser("check", help="resolve and validate, print what is set and where it came from, change nothing")
-    render = verbs.add_parser("render", help="write pgpool's files into a directory, start nothing")
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+    verb("run", "boot and become pgpool (the default); arguments for pgpool follow `--`")
+    verb("check", "resolve and validate, print what is set and where it came from, change nothing")
+    render = verb("render", "write pgpool's files into a directory, start nothing")
     render.add_argument("--to", required=True, type=Path, metavar="DIR", help="created if missing; files get mode 0600")
-    settings = verbs.add_parser("settings", help="print the reference of every setting")
+    settings = verb("settings", "print the reference of every setting")
     settings.add_argument("--format", choices=("md", "json"), default="md", help="markdown (default) or JSON")
-    probe = verbs.add_parser("probe", help="for HEALTHCHECK and exec probes: exit status 0 for yes, 1 for no")
+    probe = verb("probe", "for HEALTHCHECK and exec probes: exit status 0 for yes, 1 for no")
     probe.add_argument("kind", choices=("live", "ready"), help="live: pgpool answers; ready: it serves a primary")
     return parser
 

@@ -65,6 +65,8 @@ class Assignment:
     encoded: str
     number: int | None = None
     """Integers and longs in the parameter's own unit; booleans as 0 and 1; else None."""
+    text: str | None = None
+    """Strings as they are, before encoding; else None."""
 
     @property
     def name(self) -> str:
@@ -237,7 +239,7 @@ def _assign_string(parameter: Parameter, index: int | None, value: str) -> Assig
     if parameter.name == "log_destination" and not {each.strip() for each in value.split(",")} <= _DESTINATIONS:
         raise InvalidValueError("is no list of log destinations", "write stderr, syslog, or stderr,syslog")
     try:
-        return Assignment(parameter, index, conf_string(value))
+        return Assignment(parameter, index, conf_string(value), text=value)
     except UnrepresentableError as error:
         raise InvalidValueError(
             str(error), "change the value; for a command, put it into a script and name that"

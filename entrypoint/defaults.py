@@ -76,7 +76,12 @@ FAILOVER = DefaultSection(
             "off",
             "pg_terminate_backend by an administrator must not detach a node",
         ),
-        Default("search_primary_node_timeout", "30", "s; the longest a client is held, about Patroni's ttl"),
+        Default(
+            "search_primary_node_timeout",
+            "300",
+            "s; after it pgpool serves without a primary until the next event, so a database that is slow to start is "
+            "waited for",
+        ),
         Default("auto_failback", "on", "a standby that streams again is attached again"),
         Default("auto_failback_interval", "5", "s; pgpool's 60 leave a node out for a minute"),
     ),

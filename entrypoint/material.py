@@ -73,7 +73,8 @@ class _Files:
         except SourceError as error:
             self._add(setting, error)
         except UnicodeDecodeError:
-            self.problems.add(setting.name, str(path), "is not UTF-8 text", "write the file anew")
+            remedy = "make a key of text (`openssl rand -base64 32`)" if setting is table.KEY_FILE else "write it anew"
+            self.problems.add(setting.name, str(path), "is not UTF-8 text", remedy)
         return None
 
     def directory(self, setting: Setting[Any], path: Path | None, *, depth: int = 0) -> Directory | None:

@@ -80,6 +80,8 @@ def build(
     check_rules(settings, material, given, numbers, problems)
     certificates = {}
     warnings: list[str] = []
+    if settings.tls_dir is not None:
+        tls.check_parameters(given, problems)
     if material.tls is not None:
         certificates = {name: material.tls.files[name] for name in tls.FILES if material.tls.files.get(name)}
         warnings += tls.check(material.tls.files, str(material.tls.path), now, problems)
@@ -207,4 +209,4 @@ def _numbers(sections: Sequence[Section], catalogue: Catalogue) -> dict[str, int
 
 
 def _text_of(sections: Sequence[Section], name: str) -> str:
-    return next(each.encoded for section in sections for each in section.assignments if each.name == name).strip("'")
+    return next(each.text or "" for section in sections for each in section.assignments if each.name == name)

@@ -42,7 +42,7 @@ What is not set has pgpool's own default, except for these:
 """
 
 _RESERVED = """
-These cannot be set that way, because a setting owns them:
+These cannot be set that way:
 
 | Parameter | Why | Instead |
 |---|---|---|

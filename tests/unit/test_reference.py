@@ -59,7 +59,7 @@ def test_every_default_and_reserved_parameter_exists(catalogue: Catalogue) -> No
         catalogue.assign(default.name, default.value)
 
 
-def test_no_default_is_set_twice_or_is_pgpools_own(catalogue: Catalogue) -> None:
+def test_no_default_is_set_twice() -> None:
     names = [default.name for default in DEFAULTS]
     assert len(names) == len(set(names))
 
