@@ -203,7 +203,8 @@ TLS_DIR = Setting(
     default=None,
     shape="directory",
     help="`tls.crt`, `tls.key` and, for client certificates and the servers' certificates, `ca.crt` (a Secret of type "
-    "`kubernetes.io/tls` as mounted). Unset: no TLS.",
+    "`kubernetes.io/tls` as mounted). With a `ca.crt`, pgpool accepts only PostgreSQL servers whose certificates it "
+    "signed: leave it out if another authority did. Unset: no TLS.",
 )
 PCP_USER = Setting(
     name="PGPOOL_PCP_USER",

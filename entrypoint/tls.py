@@ -1,18 +1,36 @@
-"""The check of a certificate and its key.
+"""The check of a certificate and its key, and of the parameters that go with them.
 
-pgpool meets a pair it cannot use with a mere warning and then serves everybody in plaintext
-(SSL_ServerSide_init, src/utils/pool_ssl.c), so a bad pair must never reach it.
+pgpool meets what it cannot use with a mere warning and then serves everybody in plaintext
+(SSL_ServerSide_init, src/utils/pool_ssl.c), so none of it must ever reach pgpool. Our own look at the files has
+the clearer words; the same calls to OpenSSL that pgpool will make have the last one.
 """
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from entrypoint.errors import Problems
+from entrypoint.settings import Given
+
+if TYPE_CHECKING:
+    import ssl
+
+    from cryptography import x509
 
 REQUIRED = ("tls.crt", "tls.key")
 FILES = (*REQUIRED, "ca.crt")
 WARN_BEFORE = timedelta(days=14)
+BOTH_ROLES = (
+    "ca.crt also decides which certificates of the PostgreSQL servers pgpool accepts; "
+    "mount only tls.crt and tls.key if another authority signed theirs"
+)
+"""ssl_ca_cert is for clients and servers alike (init_ssl_ctx, src/utils/pool_ssl.c); cert-manager always adds it."""
+
+_NO_CURVES = ("X25519", "X448")
+"""Names that newer versions of Python's ssl take for a curve, and EC_KEY_new_by_curve_name(), so pgpool, does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +67,59 @@ def check(files: Mapping[str, bytes], directory: str, now: datetime, problems: P
     return [f"{directory}/{warning}" for warning in warnings]
 
 
+def check_parameters(given: Mapping[str, Given], problems: Problems) -> None:
+    """Add what OpenSSL will not take among the user's own parameters, by name, to `problems`."""
+    for name, parameter in given.items():
+        value = parameter.assignment.encoded[1:-1]
+        match name:
+            case "ssl_ciphers":
+                fault = _ciphers_fault(value)
+            case "ssl_ecdh_curve":
+                fault = _curve_fault(value)
+            case "ssl_crl_file" if value:
+                fault = _file_fault(
+                    value, "a revocation list", lambda context, path: context.load_verify_locations(path)
+                )
+            case "ssl_dh_params_file" if value:
+                fault = _file_fault(value, "DH parameters", lambda context, path: context.load_dh_params(path))
+            case _:
+                continue
+        if fault is not None:
+            problems.add(parameter.variable, parameter.origin, *fault)
+
+
 def _faults(files: Mapping[str, bytes], now: datetime, warnings: list[str]) -> Iterator[Fault]:
     # Imported here: a start without TLS need not load the X.509 code.
     from cryptography import x509  # noqa: PLC0415
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
-    leaf = key = None
+    leaf = None
     try:
         leaf = x509.load_pem_x509_certificates(files["tls.crt"])[0]
     except ValueError:
         yield Fault("tls.crt", "holds no certificate in PEM", "put the certificate and its chain there")
+    pair = list(_pair_faults(leaf, files["tls.key"]))
+    if leaf is not None and not pair:
+        pair += _refused_pair(files)
+    yield from pair
+    if files.get("ca.crt"):
+        try:
+            x509.load_pem_x509_certificates(files["ca.crt"])
+        except ValueError:
+            yield Fault("ca.crt", "holds no certificate in PEM", "put the authority's certificate there, or remove it")
+        else:
+            yield from _refused_authority(files["ca.crt"])
+            warnings.append(BOTH_ROLES)
+    if leaf is not None:
+        yield from _out_of_time(leaf.not_valid_before_utc, leaf.not_valid_after_utc, now, warnings)
+
+
+def _pair_faults(leaf: "x509.Certificate | None", key_file: bytes) -> Iterator[Fault]:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    key = None
     try:
-        key = load_pem_private_key(files["tls.key"], None)
+        key = load_pem_private_key(key_file, None)
     except TypeError:
         yield Fault("tls.key", "is protected by a passphrase", "store the key without one")
     except ValueError:
@@ -70,21 +128,66 @@ def _faults(files: Mapping[str, bytes], now: datetime, warnings: list[str]) -> I
         yield Fault(
             "tls.key", "is of a kind that is not supported", "issue an RSA or P-256 key and a certificate for it"
         )
-    if files.get("ca.crt"):
-        try:
-            x509.load_pem_x509_certificates(files["ca.crt"])
-        except ValueError:
-            yield Fault("ca.crt", "holds no certificate in PEM", "put the authority's certificate there, or remove it")
-    if leaf is None:
-        return
     try:
-        if key is not None and leaf.public_key() != key.public_key():
+        if leaf is not None and key is not None and leaf.public_key() != key.public_key():
             yield Fault("tls.crt", "does not belong to tls.key", "store certificate and key of one issue together")
     except (UnsupportedAlgorithm, ValueError):
         yield Fault(
             "tls.crt", "has a key of a kind that is not supported", "issue a certificate for an RSA or P-256 key"
         )
-    yield from _out_of_time(leaf.not_valid_before_utc, leaf.not_valid_after_utc, now, warnings)
+
+
+def _refused_pair(files: Mapping[str, bytes]) -> Iterator[Fault]:
+    # Before any ciphers are set, as in pgpool: their @SECLEVEL comes too late for the pair.
+    context = _context()
+    try:
+        with _nameless_file(files["tls.crt"]) as certificate, _nameless_file(files["tls.key"]) as key:
+            context.load_cert_chain(certificate, key, password="")  # never ask a terminal for it
+    except OSError as error:
+        yield Fault(
+            "tls.crt",
+            f"OpenSSL refuses it together with tls.key: {_reason(error)}",
+            "issue a certificate for a P-256 key, or an RSA key of at least 2048 bits, signed with SHA-256",
+        )
+
+
+def _refused_authority(content: bytes) -> Iterator[Fault]:
+    try:
+        with _nameless_file(content) as file:
+            _context().load_verify_locations(file)
+    except OSError as error:
+        yield Fault(
+            "ca.crt", f"OpenSSL refuses it: {_reason(error)}", "put nothing but the authority's certificate there"
+        )
+
+
+def _ciphers_fault(value: str) -> tuple[str, str] | None:
+    try:
+        _context().set_ciphers(value)
+    except OSError:
+        return f"{value!r} selects no cipher", "give a list such as HIGH:!aNULL"
+    return None
+
+
+def _curve_fault(value: str) -> tuple[str, str] | None:
+    try:
+        if value not in _NO_CURVES:
+            _context().set_ecdh_curve(value)
+            return None
+    except (OSError, ValueError):
+        pass
+    return f"{value!r} is no elliptic curve that pgpool can use", "give one such as prime256v1 or secp384r1"
+
+
+def _file_fault(path: str, content: str, load: Callable[["ssl.SSLContext", str], None]) -> tuple[str, str] | None:
+    if not path.startswith("/"):  # pgpool would look for it in a generation, or wherever it was started
+        return f"{path!r} is not an absolute path", "begin it with /"
+    try:
+        load(_context(), path)
+    except OSError as error:
+        remedy = f"mount a file with {content} in PEM, or remove the variable"
+        return f"OpenSSL cannot load {path}: {_reason(error)}", remedy
+    return None
 
 
 def _out_of_time(begins: datetime, expires: datetime, now: datetime, warnings: list[str]) -> Iterator[Fault]:
@@ -94,3 +197,28 @@ def _out_of_time(begins: datetime, expires: datetime, now: datetime, warnings: l
         yield Fault("tls.crt", f"is not valid before {begins:%Y-%m-%d %H:%M} UTC", "check clock and certificate")
     elif expires - now < WARN_BEFORE:
         warnings.append(f"tls.crt expires at {expires:%Y-%m-%d %H:%M} UTC")
+
+
+def _context() -> "ssl.SSLContext":
+    import ssl  # noqa: PLC0415  # a start without TLS need not load OpenSSL
+
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+
+@contextmanager
+def _nameless_file(content: bytes) -> Iterator[str]:
+    """The path of a file in memory, for an interface of OpenSSL that takes no content."""
+    descriptor = os.memfd_create("tls")
+    try:
+        os.fchmod(descriptor, 0o600)
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    """OpenSSL's own words, such as `ee key too small`."""
+    reason = getattr(error, "reason", None)
+    return reason.replace("_", " ").lower() if reason else error.strerror or str(error)

@@ -76,6 +76,14 @@ def test_less_than_14_days_are_worth_a_warning(serving: tuple[Pod, Pgpool]) -> N
     assert f"warning: {pod.directory}/tls/tls.crt expires at 20" in pgpool.log
 
 
+def test_an_authority_that_the_servers_are_judged_by_as_well_is_worth_a_warning(serving: tuple[Pod, Pgpool]) -> None:
+    pod, pgpool = serving
+    assert (
+        f"warning: {pod.directory}/tls/ca.crt also decides which certificates of the PostgreSQL servers pgpool "
+        "accepts; mount only tls.crt and tls.key if another authority signed theirs"
+    ) in pgpool.log
+
+
 def test_the_key_is_copied_so_that_its_owner_alone_can_read_it(serving: tuple[Pod, Pgpool]) -> None:
     pod, pgpool = serving
     modes = {file.name: file.stat().st_mode & 0o777 for file in pod.generation.iterdir()}
@@ -102,6 +110,36 @@ def test_an_rsa_certificate_serves_as_well(pod: Pod, root_certificate: Path, aut
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD, sslmode="verify-full", sslrootcert=str(root_certificate))
 
 
+def test_what_openssl_accepts_pgpool_accepts(pod: Pod, authority: Authority) -> None:
+    pod.environment |= {
+        "PGPOOL_TLS_DIR": str(authority.issue().write(pod.directory / "tls")),
+        "PGPOOL_PARAMS_SSL_CIPHERS": "ECDHE+AESGCM",
+        "PGPOOL_PARAMS_SSL_ECDH_CURVE": "secp384r1",
+        "PGPOOL_PARAMS_SSL_CRL_FILE": str(pod.write("crl", authority.revoke())),
+    }
+    with pod.pgpool() as pgpool:
+        pgpool.wait_until_login(APP_ROLE, APP_PASSWORD, sslmode="require")
+        assert "could not load" not in pgpool.log
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("SSL_CIPHERS", "nonsense", "'nonsense' selects no cipher"),
+        ("SSL_ECDH_CURVE", "nonsense", "'nonsense' is no elliptic curve that pgpool can use"),
+        ("SSL_ECDH_CURVE", "X25519", "'X25519' is no elliptic curve that pgpool can use"),
+        ("SSL_CRL_FILE", "/nonexistent", "OpenSSL cannot load /nonexistent: No such file or directory"),
+        ("SSL_DH_PARAMS_FILE", "/etc/hostname", "OpenSSL cannot load /etc/hostname: no start line"),
+    ],
+)
+def test_a_parameter_without_which_pgpool_would_do_is_refused(
+    pod: Pod, authority: Authority, name: str, value: str, what: str
+) -> None:
+    pod.environment[f"PGPOOL_PARAMS_{name}"] = value
+    directory = authority.issue().write(pod.directory / "tls")
+    assert_refused(pod, directory, f"PGPOOL_PARAMS_{name} (environment)\n      {what}")
+
+
 def certificate_of(kind: str, authority: Authority) -> Certificate:
     match kind:
         case "expired":
@@ -110,6 +148,8 @@ def certificate_of(kind: str, authority: Authority) -> Certificate:
             return authority.issue_not_yet_valid()
         case "mismatched":
             return authority.issue().with_key_of(authority.issue())
+        case "weak":
+            return authority.issue(key_type="weak rsa")
         case "encrypted":
             return authority.issue(passphrase=b"a % passphrase")
         case _:
@@ -123,6 +163,7 @@ def certificate_of(kind: str, authority: Authority) -> Certificate:
         ("not yet valid", "tls.crt", "is not valid before"),
         ("mismatched", "tls.crt", "does not belong to tls.key"),
         ("encrypted", "tls.key", "is protected by a passphrase"),
+        ("weak", "tls.crt", "OpenSSL refuses it together with tls.key: ee key too small"),
     ],
 )
 def test_a_pair_that_cannot_serve_is_refused(pod: Pod, authority: Authority, kind: str, file: str, what: str) -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-KeyType = Literal["ec", "rsa"]
+KeyType = Literal["ec", "rsa", "weak rsa"]
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -119,6 +119,20 @@ class Authority:
             authority=self.certificate,
         )
 
+    def revoke(self, *serial_numbers: int) -> bytes:
+        """A revocation list, PEM."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - timedelta(hours=1))
+            .next_update(now + timedelta(days=30))
+        )
+        for number in serial_numbers:
+            revoked = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now).build()
+            builder = builder.add_revoked_certificate(revoked)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
     def issue_expired(self) -> Certificate:
         return self.issue(valid_from=timedelta(days=-30), valid_for=timedelta(days=29))
 
@@ -127,8 +141,8 @@ class Authority:
 
 
 def _new_key(key_type: KeyType) -> PrivateKey:
-    if key_type == "rsa":
-        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    if key_type != "ec":
+        return rsa.generate_private_key(public_exponent=65537, key_size=2048 if key_type == "rsa" else 1024)
     return ec.generate_private_key(ec.SECP256R1())
 
 
