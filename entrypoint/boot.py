@@ -72,7 +72,8 @@ def hand_over(key: Secret) -> str:
 
 def _preflight(settings: Settings, model: PgpoolModel) -> list[str]:
     problems = Problems()
-    preflight.check_port(model.listen_addresses, model.numbers["port"], "PGPOOL_PARAMS_PORT", problems)
+    for listener in preflight.listeners(settings, model):
+        preflight.check_port(listener, problems)
     problems.raise_if_any()
     return preflight.check_run_dir(settings.run_dir)
 

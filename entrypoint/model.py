@@ -38,6 +38,7 @@ class PgpoolModel:
     numbers: Mapping[str, int]
     """Effective numbers by name, in the parameter's unit (booleans 0 or 1): ours, and pgpool's defaults."""
     listen_addresses: str
+    pcp_listen_addresses: str
     credentials: tuple[Credential, ...]
     """Sorted by role, so that equal inputs render equal files."""
     key: Secret | None
@@ -89,6 +90,7 @@ def build(
         sections=sections,
         numbers=numbers,
         listen_addresses=_text_of(sections, "listen_addresses"),
+        pcp_listen_addresses=_text_of(sections, "pcp_listen_addresses"),
         credentials=tuple(sorted(material.credentials or (), key=lambda credential: credential.role)),
         key=material.key,
         hba=material.hba,

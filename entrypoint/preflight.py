@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entrypoint.errors import Problems, PublishError
+from entrypoint.model import PgpoolModel
+from entrypoint.settings import Settings
 
 _IPC_RMID = 0
 _MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
@@ -32,29 +34,60 @@ class Segment:
     uid: int
 
 
-def check_port(addresses: str, port: int, variable: str, problems: Problems) -> None:
-    """Add a problem for each address of `listen_addresses` whose port is taken or not ours to take."""
-    for address in [each.strip() for each in addresses.split(",") if each.strip()]:
-        host = None if address == "*" else address
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where pgpool is to listen; each value with the variable and the origin it came from."""
+
+    addresses: str
+    port: int
+    addresses_from: tuple[str, str]
+    port_from: tuple[str, str]
+
+
+def listeners(settings: Settings, model: PgpoolModel) -> Iterator[Listener]:
+    """What is to listen: pgpool itself, and PCP."""
+    given = {parameter.assignment.name: (parameter.variable, parameter.origin) for parameter in settings.params}
+    for prefix, addresses in (("", model.listen_addresses), ("pcp_", model.pcp_listen_addresses)):
+        names = (f"{prefix}listen_addresses", f"{prefix}port")
+        sources = [given.get(name, (f"PGPOOL_PARAMS_{name.upper()}", "default")) for name in names]
+        yield Listener(addresses, model.numbers[f"{prefix}port"], *sources)
+
+
+def check_port(listener: Listener, problems: Problems) -> None:
+    """Add a problem for each address that is not ours, and one for a port that is taken."""
+    busy: list[str] = []
+    for address in [each.strip() for each in listener.addresses.split(",") if each.strip()]:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            busy += _busy(address, listener.port)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
             reason = error.strerror if isinstance(error, OSError) else "not a host name"
-            problems.add("listen_addresses", address, f"is no address of this host ({reason})", "correct it")
-            continue
-        for family, kind, protocol, _, target in found:
-            try:
-                _try_to_listen(family, kind, protocol, target)
-            except OSError as error:
-                # `*` resolves to an IPv6 address, too, where IPv6 is switched off; pgpool skips it then.
-                if host is None and error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
-                    continue
-                problems.add(
-                    variable,
-                    f"{target[0]} port {port}",
-                    "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error),
-                    "stop what listens there, or choose another port with PGPOOL_PARAMS_PORT",
-                )
+            problems.add(
+                *listener.addresses_from,
+                f"{address!r} is no address of this host ({reason})",
+                "give addresses or names of this host, or * for all of them",
+            )
+    if busy:
+        problems.add(
+            *listener.port_from,
+            f"{' and '.join(dict.fromkeys(busy))} port {listener.port}: the port is in use",
+            f"stop what listens there, or choose another port with {listener.port_from[0]}",
+        )
+
+
+def _busy(address: str, port: int) -> Iterator[str]:
+    """The numeric addresses behind this one whose port is taken. Raises OSError for one that is not ours."""
+    host = None if address == "*" else address
+    for family, kind, protocol, _, target in socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        try:
+            _try_to_listen(family, kind, protocol, target)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                yield str(target[0])
+            # `*` resolves to an IPv6 address, too, where IPv6 is switched off; pgpool skips it then.
+            elif host is not None or error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+                raise
 
 
 def check_run_dir(path: Path) -> list[str]:

@@ -513,8 +513,26 @@ def test_a_busy_port_is_named(next_pod: Pod) -> None:
     with socket.create_server(("127.0.0.1", next_pod.port)):
         result = next_pod.run("run")
     assert result.returncode == 78
-    expected = [Problem("PGPOOL_PARAMS_PORT", "the port is in use", "choose another port", str(next_pod.port))]
-    assert_all_named(expected, problems(result.stderr))
+    what = f"127.0.0.1 port {next_pod.port}: the port is in use"
+    assert_all_named(
+        [Problem("PGPOOL_PARAMS_PORT", what, "choose another port with PGPOOL_PARAMS_PORT", "environment")],
+        problems(result.stderr),
+    )
+    assert next_pod.fingerprint() == before
+
+
+def test_a_busy_port_of_pcp_is_named(next_pod: Pod) -> None:
+    before = next_pod.fingerprint()
+    with socket.create_server(("127.0.0.1", next_pod.pcp_port)):
+        result = next_pod.run("run", PGPOOL_PARAMS_PCP_LISTEN_ADDRESSES="127.0.0.1, 192.0.2.1")
+    assert result.returncode == 78
+    assert_all_named(
+        [
+            Problem("PGPOOL_PARAMS_PCP_LISTEN_ADDRESSES", "'192.0.2.1' is no address of this host", "or * for all"),
+            Problem("PGPOOL_PARAMS_PCP_PORT", f"127.0.0.1 port {next_pod.pcp_port}: the port is in use", "choose"),
+        ],
+        problems(result.stderr),
+    )
     assert next_pod.fingerprint() == before
 
 

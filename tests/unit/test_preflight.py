@@ -10,15 +10,18 @@ import pytest
 
 from entrypoint.errors import Problems, PublishError
 from entrypoint.preflight import (
+    Listener,
     Segment,
     _is_alive,
     abandoned,
     check_port,
     check_run_dir,
     filesystem_of,
+    listeners,
     remove_stale_files,
 )
 from support.ports import free_port
+from unit.conftest import Site
 
 # --- the run directory ----------------------------------------------------------------------------------------------
 
@@ -105,10 +108,21 @@ def test_a_run_directory_on_a_disk_is_a_warning(tmp_path: Path) -> None:
 # --- ports ----------------------------------------------------------------------------------------------------------
 
 
+ADDRESSES = ("PGPOOL_PARAMS_LISTEN_ADDRESSES", "environment")
+PORT = ("PGPOOL_PARAMS_port", "/etc/port")
+
+
 def port_problems(addresses: str, port: int) -> list[tuple[str, str, str]]:
     problems = Problems()
-    check_port(addresses, port, "PGPOOL_PARAMS_PORT", problems)
-    return [(each.setting, each.origin, each.what) for each in problems._found]  # noqa: SLF001
+    check_port(Listener(addresses, port, ADDRESSES, PORT), problems)
+    found = problems._found  # noqa: SLF001
+    remedies = {PORT[0]: CHOOSE_PORT, ADDRESSES[0]: CHOOSE_ADDRESS}
+    assert all(each.remedy == remedies[each.setting] for each in found)
+    return [(each.setting, each.origin, each.what) for each in found]
+
+
+CHOOSE_PORT = "stop what listens there, or choose another port with PGPOOL_PARAMS_port"
+CHOOSE_ADDRESS = "give addresses or names of this host, or * for all of them"
 
 
 @pytest.mark.parametrize("addresses", ["*", "127.0.0.1", "localhost", "0.0.0.0", "127.0.0.1, 127.0.0.2", "", " , "])
@@ -128,9 +142,14 @@ def test_a_free_port_is_no_problem(addresses: str) -> None:
 def test_a_busy_port_is_told(listens: str, addresses: str, where: str) -> None:
     with socket.create_server((listens, 0)) as server:
         port = server.getsockname()[1]
-        expected = [("PGPOOL_PARAMS_PORT", f"{where} port {port}", "the port is in use")]
-        assert port_problems(addresses, port) == expected
+        assert port_problems(addresses, port) == [(*PORT, f"{where} port {port}: the port is in use")]
     assert port_problems(addresses, port) == []
+
+
+def test_a_busy_port_is_one_problem_on_however_many_addresses() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        port = server.getsockname()[1]
+        assert port_problems("*", port) == [(*PORT, f"0.0.0.0 and :: port {port}: the port is in use")]
 
 
 def test_a_port_of_another_address_is_not_ours() -> None:
@@ -148,23 +167,42 @@ def test_a_connection_that_has_just_ended_keeps_no_port_busy() -> None:
     assert port_problems("127.0.0.1", port) == []
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1", "203.0.113.9"])
+@pytest.mark.parametrize("address", ["192.0.2.1", "203.0.113.9", "2001:db8::1"])
 def test_an_address_of_another_host_is_told(address: str) -> None:
-    assert port_problems(address, free_port()) != []
+    ((setting, origin, what),) = port_problems(address, free_port())
+    assert (setting, origin) == ADDRESSES
+    assert what.startswith(f"'{address}' is no address of this host (")
 
 
 @pytest.mark.parametrize("address", ["no such host", "a..b", "x" * 64, "256.256.256.256"])
 def test_what_is_no_address_is_told(address: str) -> None:
     ((setting, origin, what),) = port_problems(address, free_port())
-    assert (setting, origin) == ("listen_addresses", address)
-    assert what.startswith("is no address of this host (")
+    assert (setting, origin) == ADDRESSES
+    assert what.startswith(f"'{address}' is no address of this host (")
 
 
 def test_every_bad_address_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         told = port_problems("a..b, no such host, 127.0.0.1", port)
-    assert [origin for _, origin, _ in told] == ["a..b", "no such host", f"127.0.0.1 port {port}"]
+    assert [what.split(" is no ")[0] for _, _, what in told] == [
+        "'a..b'",
+        "'no such host'",
+        f"127.0.0.1 port {port}: the port is in use",
+    ]
+
+
+def test_both_ports_are_looked_at_and_named_as_they_were_given(site: Site) -> None:
+    resolved = site.resolve(PGPOOL_PARAMS_port="7001", PGPOOL_PARAMS_PCP_LISTEN_ADDRESSES="localhost")
+    assert list(listeners(resolved.settings, resolved.model)) == [
+        Listener("*", 7001, ("PGPOOL_PARAMS_LISTEN_ADDRESSES", "default"), ("PGPOOL_PARAMS_port", "environment")),
+        Listener(
+            "localhost",
+            9898,
+            ("PGPOOL_PARAMS_PCP_LISTEN_ADDRESSES", "environment"),
+            ("PGPOOL_PARAMS_PCP_PORT", "default"),
+        ),
+    ]
 
 
 # --- what a killed predecessor left ---------------------------------------------------------------------------------
