@@ -28,10 +28,11 @@ def session(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     )
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
+    # Either may be a shell still, when the other is what it is to become.
     wait_until(
-        lambda: proc.cmdline(process.pid).startswith(b"sleep"),
+        lambda: all(proc.cmdline(pid).startswith(b"sleep") for pid in proc.members(process.pid)),
         timeout=10,
-        failure=lambda: proc.describe([process.pid]),
+        failure=lambda: proc.describe(proc.members(process.pid)),
     )
     yield process
     for pid in proc.members(process.pid):
