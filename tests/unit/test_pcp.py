@@ -90,8 +90,14 @@ def test_the_password_is_in_a_file_of_ours_and_nowhere_else(tmp_path: Path) -> N
 
 
 def test_a_tool_gets_no_more_of_the_environment_than_it_needs(tmp_path: Path) -> None:
-    more = {"LC_ALL": "C", "PGPOOL_PCP_PASSWORD": PASSWORD, "PGPASSWORD": "somebody's pass 100%", "HOME": "/"}
-    names = {line.partition("=")[0] for line in run(tool(tmp_path, "exec env"), **more).output.splitlines()}
+    answer = run(
+        tool(tmp_path, "exec env"),
+        LC_ALL="C",
+        PGPOOL_PCP_PASSWORD=PASSWORD,
+        PGPASSWORD="somebody's pass 100%",
+        HOME="/",
+    )
+    names = {line.partition("=")[0] for line in answer.output.splitlines()}
     assert names - {"PWD", "SHLVL", "_"} == {"PATH", "LC_ALL", "PCPPASSFILE"}  # those three are the shell's own
 
 
