@@ -13,7 +13,7 @@ from entrypoint.commandline import Parser, finish
 from entrypoint.errors import ExitCode, ProgramMissingError
 from entrypoint.log import Log
 from entrypoint.pipeline import prepare
-from entrypoint.program import Program, become, catalogue_for, find_program
+from entrypoint.program import Program, become, find_program
 
 NAME = "pgpool-entrypoint"
 
@@ -68,7 +68,7 @@ def run(arguments: Sequence[str], env: Mapping[str, str], log: Log) -> int:
         case "probe":
             from entrypoint.probe import probe
 
-            verdict = probe(options.kind, env, catalogue_for(_optional_program(env)))
+            verdict = probe(options.kind, env)
             sys.stdout.write(f"{options.kind}: {'yes' if verdict.good else 'no'}; {verdict.reason}\n")
             return ExitCode.OK if verdict.good else ExitCode.BUG
         case _:

@@ -2,7 +2,11 @@
 
 PCP takes no client slot and no SQL, so a pool that is full, or a database that is away, never gets pgpool
 killed. After each failover, and until the first primary is found, PCP is away for a while: then the
-process and its port tell that it lives, and new clients are being held rather than refused.
+process and its socket tell that it lives. The same holds for readiness whenever PCP cannot list the nodes,
+because its password was rotated, a node answers nobody, or a failback is under way: that stops no client.
+
+Nothing that boot was given is read or judged again: a Secret that has become bad must never kill a pgpool
+that serves. What a probe must know stands in inputs.json.
 """
 
 import socket
@@ -10,14 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint import inputs
-from entrypoint.catalogue import Catalogue
-from entrypoint.environment import load
-from entrypoint.errors import ConfigurationError, Problem, Problems
+from entrypoint import settings
+from entrypoint.inputs import INPUTS, PCP_PASSWORD, Inputs, read_inputs, run_directory
 from entrypoint.pcp import PcpAddress, PcpAnswer, run_pcp
 from entrypoint.secret import Secret
-from entrypoint.settings import Settings
-from entrypoint.sources import Reader
+from entrypoint.sources import Reader, SourceError, text
 
 LIVE_SECONDS = 3.0
 READY_SECONDS = 8.0
@@ -33,20 +34,26 @@ class Verdict:
     reason: str
 
 
-def probe(kind: str, env: Mapping[str, str], catalogue: Catalogue) -> Verdict:
-    """Probe for `live` or `ready`, with the container's own environment. Raises ConfigurationError."""
-    problems = Problems()
-    settings = load(env, catalogue, Reader(), problems)
-    problems.raise_if_any()
-    if not _is_running(settings.run_dir):
+def probe(kind: str, env: Mapping[str, str]) -> Verdict:
+    """Probe for `live` or `ready`, with the container's own environment.
+
+    Raises ConfigurationError when that does not tell the run directory, ProgramMissingError or
+    ProgramUnusableError without the pcp tools.
+    """
+    run_dir = run_directory(env)
+    try:
+        boot = read_inputs(run_dir)
+    except FileNotFoundError:
+        return Verdict(False, f"pgpool-entrypoint has not booted in {run_dir}")
+    except (OSError, ValueError) as error:
+        return Verdict(False, f"{run_dir / INPUTS} is not usable: {error}")
+    if not _is_running(run_dir):
         return Verdict(False, "no pgpool runs here")
-    given = {each.assignment.name: each.assignment.number for each in settings.params}
-    port, pcp_port = (given.get(name) or _default(catalogue, name) for name in ("port", "pcp_port"))
-    address = PcpAddress(settings.run_dir, pcp_port, settings.pcp_user, _pcp_password(settings))
+    address = PcpAddress(run_dir, boot.pcp_port, boot.pcp_user, _pcp_password(boot, env, run_dir))
     seconds = LIVE_SECONDS if kind == "live" else READY_SECONDS
     tool, arguments = ("pcp_node_count", ()) if kind == "live" else ("pcp_node_info", ("-a",))
     answer = run_pcp(tool, arguments, address, env, seconds=seconds)
-    return (live if kind == "live" else ready)(answer, lambda: _accepts(settings.run_dir, port))
+    return (live if kind == "live" else ready)(answer, lambda: _accepts(run_dir, boot.port))
 
 
 def live(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
@@ -60,35 +67,33 @@ def live(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
         return Verdict(False, f"PCP does not answer within {LIVE_SECONDS:.0f} s")
     if not _is_away(answer):
         return Verdict(True, "PCP answers")
-    return _judge_socket(accepts)
+    return _judge_socket("PCP is away, as during a failover", accepts)
 
 
 def ready(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
-    """Judge what `pcp_node_info -a` said: a line per node, starting with host, port, status, weight, …, role."""
+    """Judge what `pcp_node_info -a` said: a line per node, starting with host, port, status, weight, …, role.
+
+    Args:
+        answer: the tool's answer.
+        accepts: whether pgpool's own socket accepts a connection; asked only when PCP lists no node.
+    """
     if answer.timed_out:
-        return Verdict(False, f"PCP does not answer within {READY_SECONDS:.0f} s")
+        return _judge_socket(f"PCP does not list the nodes within {READY_SECONDS:.0f} s", accepts)
     if _is_away(answer):
-        return _judge_socket(accepts)
+        return _judge_socket("PCP is away, as during a failover", accepts)
     nodes = [line.split() for line in answer.output.splitlines()]
     primaries = [node for node in nodes if len(node) > 6 and node[2] in _UP and node[6] == "primary"]
     if primaries:
         return Verdict(True, f"the primary is {primaries[0][0]}:{primaries[0][1]}")
     if nodes:
         return Verdict(False, f"none of {len(nodes)} nodes is an attached primary")
-    return Verdict(False, f"PCP refuses: {' '.join(answer.errors.split()) or 'no reason given'}")
+    reason = " ".join(answer.errors.split()) or "no reason given"
+    return _judge_socket(f"PCP does not list the nodes: {reason}", accepts)
 
 
-def _default(catalogue: Catalogue, name: str) -> int:
-    default = catalogue.parameters[name].default
-    if not isinstance(default, int):
-        raise TypeError(f"{name} has no number for a default")
-    return default
-
-
-def _judge_socket(accepts: Callable[[], bool]) -> Verdict:
-    if accepts():
-        return Verdict(True, "PCP is away, as during a failover; new clients are held")
-    return Verdict(False, "neither PCP nor pgpool's socket accepts connections")
+def _judge_socket(why: str, accepts: Callable[[], bool]) -> Verdict:
+    good = accepts()
+    return Verdict(good, f"{why}; pgpool's own socket accepts {'connections' if good else 'none'}")
 
 
 def _is_away(answer: PcpAnswer) -> bool:
@@ -105,23 +110,15 @@ def _accepts(run_dir: Path, port: int) -> bool:
         return True
 
 
-def _pcp_password(settings: Settings) -> Secret:
-    if settings.pcp_password is not None:
-        return settings.pcp_password
-    path = settings.run_dir / inputs.PCP_PASSWORD
+def _pcp_password(boot: Inputs, env: Mapping[str, str], run_dir: Path) -> Secret:
+    """The administrator's password as it stands now, or an empty one: PCP's refusal proves that it answers."""
+    if settings.PCP_PASSWORD.name in boot.withheld:
+        return Secret(env.get(settings.PCP_PASSWORD.name, ""))
+    path = boot.environment.get(f"{settings.PCP_PASSWORD.name}_FILE", run_dir / PCP_PASSWORD)
     try:
-        return Secret(path.read_text())
-    except OSError as error:
-        raise ConfigurationError(
-            [
-                Problem(
-                    "PGPOOL_PCP_PASSWORD",
-                    str(path),
-                    f"is not readable: {error.strerror}",
-                    "probe inside the container that boot ran in, as the same user",
-                )
-            ]
-        ) from None
+        return Secret(text(Reader().file(Path(path))))
+    except (SourceError, UnicodeDecodeError):
+        return Secret("")
 
 
 def _is_running(run_dir: Path) -> bool:

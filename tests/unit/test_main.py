@@ -180,8 +180,8 @@ def test_settings_are_printed_as_markdown_or_json(site: Site, capsys: pytest.Cap
 
 @pytest.mark.parametrize("kind", ["live", "ready"])
 def test_a_probe_of_nothing_says_no(site: Site, bin_dir: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
-    assert call(site, "probe", kind, PGPOOL_PCP_PASSWORD=PCP) == (1, "")
-    assert capsys.readouterr().out == f"{kind}: no; no pgpool runs here\n"
+    assert call(site, "probe", kind, PGPOOL_NOPE="is not judged") == (1, "")
+    assert capsys.readouterr().out == f"{kind}: no; pgpool-entrypoint has not booted in {site.run_dir}\n"
 
 
 # --- the program ----------------------------------------------------------------------------------------------------
