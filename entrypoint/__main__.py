@@ -24,7 +24,7 @@ Without a verb, or with flags for pgpool behind `--`, it boots. Any other first 
 _EPILOG = """\
 exit status:
   0 ok · 64 wrong usage · 73 cannot publish · 78 configuration error, with every problem on standard error
-  126 or 127 pgpool cannot be executed, or is not there · 1 the `no` of a probe, or a bug in this program
+  126 or 127 pgpool cannot be executed, or is not there · 130 interrupted · 1 the `no` of a probe, or a bug
 
 settings come from the environment; `pgpool-entrypoint settings` lists them."""
 

@@ -39,5 +39,5 @@ def finish(program: Callable[[], int], log: Log) -> NoReturn:
         log.error(str(error))
         status = error.exit_code
     except KeyboardInterrupt:
-        status = 128 + 2
+        status = ExitCode.INTERRUPTED
     sys.exit(status)

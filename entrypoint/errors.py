@@ -6,15 +6,17 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Every exit code of both programs; 64, 73 and 78 as in sysexits.h, 126 and 127 as in a shell."""
+    """Every exit code of both programs; 64, 73 and 78 as in sysexits.h, 126, 127 and 130 as in a shell."""
 
     OK = 0
     BUG = 1
+    """A bug, or the `no` of `probe` and of `pgpool-sidecar --once`: a HEALTHCHECK knows but 0 and 1."""
     USAGE = 64
     CANNOT_PUBLISH = 73
     CONFIGURATION = 78
     CANNOT_EXECUTE = 126
     NOT_FOUND = 127
+    INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ Compare what pgpool serves from with what its settings and Secrets say now, and 
 Settings come from inputs.json in the run directory (PGPOOL_RUN_DIR), as the entrypoint left them at boot."""
 
 _EPILOG = """\
-exit status: 0 nothing differs · 1 something does · 64 wrong usage · 73 the run directory is not readable,
-or no pgpool-entrypoint has booted there · 78 the Secrets of this moment are not usable"""
+exit status: 0 nothing differs · 1 something does, or a bug · 64 wrong usage · 73 the run directory is not readable,
+or no pgpool-entrypoint has booted there · 78 the Secrets of this moment, or
+PGPOOL_RUN_DIR, are not usable · 130 interrupted"""
 
 
 class NotBootedError(EntrypointError):

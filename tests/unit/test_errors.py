@@ -1,9 +1,15 @@
 """Exit codes, and problems in the words of the contract."""
 
+import re
+from io import StringIO
+from pathlib import Path
+from typing import NoReturn
+
 import pytest
 
 import entrypoint.program
 import sidecar.__main__
+from entrypoint.commandline import finish
 from entrypoint.errors import (
     ConfigurationError,
     EntrypointError,
@@ -14,6 +20,7 @@ from entrypoint.errors import (
     ProgramUnusableError,
     PublishError,
 )
+from entrypoint.log import Log
 
 
 def test_the_exit_codes_are_those_of_the_contract_and_unique() -> None:
@@ -25,8 +32,27 @@ def test_the_exit_codes_are_those_of_the_contract_and_unique() -> None:
         "CONFIGURATION": 78,
         "CANNOT_EXECUTE": 126,
         "NOT_FOUND": 127,
+        "INTERRUPTED": 130,
     }
-    assert len(ExitCode.__members__) == len({code.value for code in ExitCode})
+    # __members__ has aliases, too, over which iteration passes
+    assert [name for name, code in ExitCode.__members__.items() if name != code.name] == []
+
+
+def test_ctrl_c_ends_as_in_a_shell() -> None:
+    def interrupted() -> NoReturn:
+        raise KeyboardInterrupt
+
+    stream = StringIO()
+    with pytest.raises(SystemExit) as raised:
+        finish(interrupted, Log("test", stream))
+    assert raised.value.code is ExitCode.INTERRUPTED
+    assert stream.getvalue() == ""
+
+
+def test_the_readme_names_every_exit_code() -> None:
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text()
+    told = readme.partition("**Exit status.**")[2].partition("After boot")[0]
+    assert sorted(map(int, re.findall(r"\b[0-9]+\b", told))) == sorted(ExitCode)
 
 
 def test_every_error_ends_with_its_own_exit_code() -> None:
@@ -76,7 +102,9 @@ def test_one_problem_is_counted_as_one() -> None:
 
 
 def test_no_problem_is_no_error() -> None:
-    Problems().raise_if_any()
+    problems = Problems()
+    problems.raise_if_any()
+    assert len(problems) == 0
 
 
 @pytest.mark.parametrize("error", [PublishError, ProgramMissingError, ProgramUnusableError])
