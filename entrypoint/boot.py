@@ -15,7 +15,7 @@ from entrypoint.pipeline import prepare, without_secrets
 from entrypoint.program import Program, become, catalogue_for
 from entrypoint.publish import publish, replace_file, unwritable
 from entrypoint.secret import Secret
-from entrypoint.settings import Settings
+from entrypoint.settings import RUN_DIR, Settings
 
 
 def run(env: Mapping[str, str], arguments: Sequence[str], program: Program, now: datetime, log: Log) -> NoReturn:
@@ -74,6 +74,7 @@ def _preflight(settings: Settings, model: PgpoolModel) -> list[str]:
     problems = Problems()
     for listener in preflight.listeners(settings, model):
         preflight.check_port(listener, problems)
+    preflight.check_nobody_lives(settings.run_dir, (RUN_DIR.name, settings.origin(RUN_DIR)), problems)
     problems.raise_if_any()
     return preflight.check_run_dir(settings.run_dir)
 

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from entrypoint.errors import Problems, PublishError
 from entrypoint.model import PgpoolModel
+from entrypoint.publish import unwritable
 from entrypoint.settings import Settings
 
 _IPC_RMID = 0
+_PID_FILE = "pgpool.pid"
 _MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
 
 
@@ -90,22 +92,54 @@ def _busy(address: str, port: int) -> Iterator[str]:
                 raise
 
 
+def check_nobody_lives(run_dir: Path, source: tuple[str, str], problems: Problems) -> None:
+    """Add a problem when a pgpool runs in the run directory: its files are not ours to replace.
+
+    Args:
+        run_dir: the run directory; one that cannot be looked into is left to `check_run_dir`.
+        source: the variable that names it, and the origin of its value.
+        problems: collects what is wrong.
+    """
+    try:
+        pid = _pid_in(run_dir / _PID_FILE)
+        sockets = sorted(path for path in run_dir.glob(".s.PGSQL.*") if stat.S_ISSOCK(path.lstat().st_mode))
+    except OSError:
+        return
+    if pid is not None and pid != os.getpid() and _is_alive(pid) and _name_of(pid) == "pgpool":
+        what = f"a pgpool (process {pid}) runs in this directory already"
+    elif answering := next(filter(_is_answered, sockets), None):
+        what = f"a pgpool runs in this directory already: something listens on {answering.name}"
+    else:
+        return
+    problems.add(*source, what, "stop that one first, or give this one another directory")
+
+
 def check_run_dir(path: Path) -> list[str]:
     """Raise PublishError when the run directory cannot be written to; return warnings."""
     fault = None
-    if not path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = 0
+    except OSError as error:
+        raise _no_run_dir(path, f"cannot be reached: {error.strerror}") from None
+    if not stat.S_ISDIR(mode):
         fault = "is no directory"
     elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         fault = f"is not writable for user id {os.geteuid()}"
     if fault is not None:
-        raise PublishError(
-            f"PGPOOL_RUN_DIR {path} {fault}\n"
-            "  → mount an emptyDir with medium: Memory there; for a user id that is not root, set fsGroup in the pod"
-        )
+        raise _no_run_dir(path, fault)
     kind = filesystem_of(path, Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
     if kind not in _MEMORY_FILESYSTEMS:
         return [f"PGPOOL_RUN_DIR {path} is on {kind}, not in memory: passwords may reach a disk"]
     return []
+
+
+def _no_run_dir(path: Path, fault: str) -> PublishError:
+    return PublishError(
+        f"PGPOOL_RUN_DIR {path} {fault}\n"
+        "  → mount an emptyDir with medium: Memory there; for a user id that is not root, set fsGroup in the pod"
+    )
 
 
 def filesystem_of(path: Path, mountinfo: str) -> str:
@@ -125,18 +159,20 @@ def filesystem_of(path: Path, mountinfo: str) -> str:
 def remove_stale_files(run_dir: Path, ports: tuple[int, ...]) -> list[str]:
     """Remove pid file and sockets that a killed predecessor left; return their names.
 
-    To be called once the port is known to be free: then nobody serves these sockets. In a container the
-    pid in the file always exists (it is 1, or so), and pgpool would refuse to start (src/main/main.c).
+    To be called once nobody is known to live here. In a container the pid in the file always exists (it is 1,
+    or so), and pgpool would refuse to start (src/main/main.c). Raises PublishError.
     """
     removed = []
-    for name in ("pgpool.pid", *(f".s.PGSQL.{port}" for port in ports)):
+    for name in (_PID_FILE, *(f".s.PGSQL.{port}" for port in ports)):
         path = run_dir / name
         try:
-            if name == "pgpool.pid" or stat.S_ISSOCK(path.lstat().st_mode):
+            if name == _PID_FILE or stat.S_ISSOCK(path.lstat().st_mode):
                 path.unlink()
                 removed.append(name)
         except FileNotFoundError:
             continue
+        except OSError as error:
+            raise unwritable(run_dir, error) from None
     return removed
 
 
@@ -144,7 +180,9 @@ def reap_shared_memory() -> list[Segment]:
     """Remove shared memory that dead pgpools of our user left behind; return what was removed.
 
     An OOM-killed pgpool leaves its segment in the pod's IPC namespace, which outlives the container; a few
-    restarts fill the pod's memory limit for good.
+    restarts fill the pod's memory limit for good. It leaves a set of semaphores as well; those stay, because
+    the kernel records no creator for them (/proc/sysvipc/sem has no pid), and so nothing tells a dead pgpool's
+    from a living one's. They take no memory to speak of, and an IPC namespace has room for 32,000 sets (SEMMNI).
     """
     try:
         listing = Path("/proc/sysvipc/shm").read_text()
@@ -189,6 +227,36 @@ def _is_alive(pid: int) -> bool:
         return False
     # The name before it, in parentheses, may contain anything.
     return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").removesuffix("\n")
+    except OSError:
+        return ""
+
+
+def _pid_in(path: Path) -> int | None:
+    """The number in a pid file; pgpool writes a line end and a NUL character behind it."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        digits = re.match(rb"[0-9]{1,10}", path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return int(digits[0]) if digits else None
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)
+        try:
+            client.connect(str(path))
+        except BlockingIOError:  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def _try_to_listen(family: int, kind: int, protocol: int, target: tuple[object, ...]) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from support import proc
 from support.deadline import wait_until
-from support.pgpool_process import Pgpool
+from support.pgpool_process import Pgpool, run_entrypoint
 from support.pod import APP_PASSWORD, APP_ROLE, Pod
+from support.ports import free_port
 
 
 def test_the_entrypoint_becomes_pgpool_and_an_interrupt_ends_it(pod: Pod) -> None:
@@ -140,6 +141,29 @@ def test_a_refused_restart_leaves_the_running_pgpool_alone(pod: Pod) -> None:
         assert result.returncode == 78
         assert f"127.0.0.1 port {pod.port}" in result.stderr
         assert "the port is in use" in result.stderr
+        after = {name: facts for name, facts in pod.fingerprint().items() if name != "pgpool_status"}
+        assert after == before
+        assert pgpool.can_log_in(APP_ROLE, APP_PASSWORD)
+
+
+@pytest.mark.parametrize("pid_file", ["kept", "lost"])
+@pytest.mark.parametrize("changed", ["another port", "no port"])
+def test_a_second_boot_beside_a_pgpool_that_lives_changes_nothing(pod: Pod, changed: str, pid_file: str) -> None:
+    """As `kubectl exec … pgpool-entrypoint` does."""
+    changes = {"PGPOOL_PARAMS_LISTEN_ADDRESSES": ""}
+    if changed == "another port":
+        changes = {"PGPOOL_PARAMS_PORT": str(free_port()), "PGPOOL_PARAMS_PCP_PORT": str(free_port())}
+    with pod.pgpool() as pgpool:
+        pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
+        what = f"a pgpool (process {pgpool.pid}) runs in this directory already"
+        if pid_file == "lost":
+            (pod.run_dir / "pgpool.pid").unlink()
+            what = "a pgpool runs in this directory already: something listens on .s.PGSQL."
+        pod.write_user("another", "a new % password")
+        before = {name: facts for name, facts in pod.fingerprint().items() if name != "pgpool_status"}
+        result = run_entrypoint(["run"], {**pod.environment, **changes}, pgpool_bin=pod.pgpool_bin)
+        assert result.returncode == 78
+        assert f"PGPOOL_RUN_DIR (environment)\n      {what}" in result.stderr
         after = {name: facts for name, facts in pod.fingerprint().items() if name != "pgpool_status"}
         assert after == before
         assert pgpool.can_log_in(APP_ROLE, APP_PASSWORD)

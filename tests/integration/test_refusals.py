@@ -553,6 +553,26 @@ def test_a_run_directory_that_cannot_be_written_ends_with_73(pod: Pod) -> None:
     assert not list(pod.run_dir.iterdir())
 
 
+def test_a_run_directory_that_cannot_be_reached_ends_with_73(pod: Pod) -> None:
+    closed = pod.directory / "closed"
+    closed.mkdir(mode=0)
+    try:
+        result = pod.run("run", PGPOOL_RUN_DIR=str(closed / "run"))
+    finally:
+        closed.chmod(0o700)
+    assert result.returncode == 73, result.stderr
+    assert f"{closed}/run cannot be reached: Permission denied" in result.stderr
+
+
+def test_a_directory_in_the_way_of_the_pid_file_ends_with_73(pod: Pod) -> None:
+    (pod.run_dir / "pgpool.pid").mkdir()
+    before = pod.fingerprint()
+    result = pod.run("run")
+    assert result.returncode == 73, result.stderr
+    assert f"Is a directory ({pod.run_dir}/pgpool.pid)" in result.stderr
+    assert pod.fingerprint() == before
+
+
 def test_a_file_in_the_way_of_generations_ends_with_73(pod: Pod) -> None:
     (pod.run_dir / "generations").write_text("not a directory")
     result = pod.run("run")

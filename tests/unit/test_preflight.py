@@ -1,9 +1,11 @@
 """The look at the machine before pgpool starts."""
 
 import os
+import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,14 @@ from entrypoint.preflight import (
     Segment,
     _is_alive,
     abandoned,
+    check_nobody_lives,
     check_port,
     check_run_dir,
     filesystem_of,
     listeners,
     remove_stale_files,
 )
+from support.deadline import wait_until
 from support.ports import free_port
 from unit.conftest import Site
 
@@ -83,6 +87,16 @@ def refusal(path: Path) -> str:
 def test_a_run_directory_that_is_none_is_told(tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert refusal(tmp_path / kind) == f"PGPOOL_RUN_DIR {tmp_path}/{kind} is no directory\n  → {MOUNT}"
+
+
+def test_a_run_directory_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    tmp_path.chmod(0)
+    try:
+        told = refusal(tmp_path / "run")
+    finally:
+        tmp_path.chmod(0o700)
+    assert told == f"PGPOOL_RUN_DIR {tmp_path}/run cannot be reached: Permission denied\n  → {MOUNT}"
 
 
 @pytest.mark.parametrize("mode", [0o500, 0o300, 0o600])
@@ -205,6 +219,104 @@ def test_both_ports_are_looked_at_and_named_as_they_were_given(site: Site) -> No
     ]
 
 
+# --- a pgpool that lives ----------------------------------------------------------------------------------------------
+
+RUN_DIR = ("PGPOOL_RUN_DIR", "environment")
+
+
+def told_living(run_dir: Path) -> list[str]:
+    problems = Problems()
+    check_nobody_lives(run_dir, RUN_DIR, problems)
+    found = problems._found  # noqa: SLF001
+    assert {(each.setting, each.origin) for each in found} <= {RUN_DIR}
+    assert {each.remedy for each in found} <= {"stop that one first, or give this one another directory"}
+    return [each.what for each in found]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Callable[[str], int]]:
+    """Runs programs of any name, which do nothing for a while."""
+    with ExitStack() as stack:
+
+        def start(name: str) -> int:
+            program = tmp_path / "bin" / name
+            program.parent.mkdir(exist_ok=True)
+            shutil.copy("/bin/sleep", program)
+            process = stack.enter_context(subprocess.Popen([program, "60"]))
+            stack.callback(process.kill)
+            wait_until(
+                lambda: Path(f"/proc/{process.pid}/comm").read_text() == f"{name}\n", timeout=5, failure=lambda: name
+            )
+            return process.pid
+
+        yield start
+
+
+def test_a_pid_file_of_a_pgpool_that_lives_is_told(tmp_path: Path, running: Callable[[str], int]) -> None:
+    pid = running("pgpool")
+    (tmp_path / "pgpool.pid").write_bytes(f"{pid}\n\0".encode())
+    assert told_living(tmp_path) == [f"a pgpool (process {pid}) runs in this directory already"]
+
+
+def test_a_process_that_only_has_the_pid_does_not_count(tmp_path: Path, running: Callable[[str], int]) -> None:
+    for pid in (running("postgres"), running("pgpool2"), os.getpid(), 0, 2**31):
+        (tmp_path / "pgpool.pid").write_bytes(f"{pid}\n\0".encode())
+        assert told_living(tmp_path) == []
+
+
+def test_our_own_pid_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entrypoint of a container that was restarted in place has the number that pgpool had."""
+    (tmp_path / "pgpool.pid").write_bytes(f"{os.getpid()}\n\0".encode())
+    before = Path("/proc/self/comm").read_text()
+    Path("/proc/self/comm").write_text("pgpool")
+    try:
+        assert Path(f"/proc/{os.getpid()}/comm").read_text() == "pgpool\n"
+        assert told_living(tmp_path) == []
+    finally:
+        Path("/proc/self/comm").write_text(before)
+
+
+def test_a_pgpool_that_waits_to_be_reaped_does_not_count(tmp_path: Path) -> None:
+    program = tmp_path / "pgpool"
+    shutil.copy("/bin/true", program)
+    with subprocess.Popen([program]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        (tmp_path / "pgpool.pid").write_bytes(f"{process.pid}\n\0".encode())
+        assert told_living(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"x", b"-1\n", b"9" * 100])
+def test_a_pid_file_that_says_nothing_does_not_count(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "pgpool.pid").write_bytes(content)
+    assert told_living(tmp_path) == []
+
+
+def test_a_socket_that_somebody_answers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as abandoned_socket:
+        abandoned_socket.bind(".s.PGSQL.7000")
+    (tmp_path / ".s.PGSQL.7002").write_bytes(b"no socket")
+    assert told_living(Path()) == []
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(".s.PGSQL.7001")
+        server.listen(0)
+        what = "a pgpool runs in this directory already: something listens on .s.PGSQL.7001"
+        assert told_living(Path()) == [what]
+        assert told_living(Path()) == [what], "its queue is full now"
+    assert told_living(Path()) == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "closed/run", "with a directory"])
+def test_a_run_directory_that_cannot_be_looked_into_is_left_to_others(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "with a directory/pgpool.pid").mkdir(parents=True)
+    (tmp_path / "closed").mkdir(mode=0)
+    try:
+        assert told_living(tmp_path / kind) == []
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
 # --- what a killed predecessor left ---------------------------------------------------------------------------------
 
 
@@ -231,6 +343,12 @@ def test_what_only_has_a_sockets_name_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".s.PGSQL.9999").write_bytes(b"no socket")
     (tmp_path / ".s.PGSQL.9898").mkdir()
     assert remove_stale_files(tmp_path, (9999, 9898)) == []
+
+
+def test_what_cannot_be_removed_ends_with_73(tmp_path: Path) -> None:
+    (tmp_path / "pgpool.pid").mkdir()
+    with pytest.raises(PublishError, match=rf"{tmp_path}: Is a directory \({tmp_path}/pgpool.pid\)"):
+        remove_stale_files(tmp_path, (9999, 9898))
 
 
 HEADER = (
