@@ -154,7 +154,7 @@ def test_a_second_boot_beside_a_pgpool_that_lives_changes_nothing(pod: Pod, chan
     if changed == "another port":
         changes = {"PGPOOL_PARAMS_PORT": str(free_port()), "PGPOOL_PARAMS_PCP_PORT": str(free_port())}
     with pod.pgpool() as pgpool:
-        pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
+        pgpool.wait_until_logged("successfully started")
         what = f"a pgpool (process {pgpool.pid}) runs in this directory already"
         if pid_file == "lost":
             (pod.run_dir / "pgpool.pid").unlink()

@@ -387,7 +387,7 @@ CASES: dict[str, tuple[Arrange, list[Problem]]] = {
     ),
     "key not absolute": (
         env(PGPOOLKEYFILE="pool_key"),
-        [Problem("PGPOOLKEYFILE", "'pool_key' is not an absolute path", "begin it with /")],
+        [Problem("PGPOOLKEYFILE", "is not an absolute path", "begin it with /")],
     ),
     "hba with unsafe methods": (
         file_for("PGPOOL_HBA_FILE", HBA + b"host all all all trust\nhost all all all password\nhost all all all md5\n"),
