@@ -62,7 +62,8 @@ def hand_over(key: Secret) -> str:
     """The path of a file without a name that holds the key, for the program that we become.
 
     pgpool reads its key once, at start. Read again from the Secret, it could be another one than pool_passwd was
-    encrypted with a moment ago; and a mounted file's mode would have pgpool warn.
+    encrypted with a moment ago; and a mounted file's mode would have pgpool warn. The descriptor stays open in pgpool,
+    whose memory holds the key anyway.
     """
     descriptor = os.memfd_create("pool_key", flags=0)
     os.fchmod(descriptor, 0o600)

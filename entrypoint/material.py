@@ -99,7 +99,7 @@ def _credentials(users: Directory, problems: Problems) -> Iterator[Credential]:
             yield from _credential(name, content, users.path / name, problems)
     for directory in users.directories.values():
         for key in ("username", "password"):
-            if key not in directory.files:
+            if key not in directory.files and not directory.faults:  # told already: it could not be read
                 problems.add(
                     table.USERS_DIR.name,
                     str(directory.path),
