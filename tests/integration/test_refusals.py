@@ -289,6 +289,7 @@ CASES: dict[str, tuple[Arrange, list[Problem]]] = {
             Problem("PGPOOL_USERS_DIR", "closed is not readable for user id", "check defaultMode"),
             Problem("PGPOOL_USERS_DIR", "pair/password is not readable for user id", "check defaultMode"),
             Problem("PGPOOL_USERS_DIR", "pair/username is not readable for user id", "check defaultMode"),
+            Problem("PGPOOL_USERS_DIR", "has no file `password`", "a directory holds `username` and `password`"),
         ],
     ),
     "password not readable": (
