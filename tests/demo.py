@@ -453,20 +453,8 @@ def fail(stack: ExitStack, status: int, words: str) -> NoReturn:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A SCRAM login through pgpool, from nothing, with proof at each step.")
-    parser.add_argument(
-        "--pgpool-bin", type=Path, default=programs.find_pgpool(), metavar="DIR", help="directory of pgpool"
-    )
-    parser.add_argument(
-        "--postgres-bin", type=Path, default=programs.find_postgres(), metavar="DIR", help="directory of postgres"
-    )
     parser.add_argument("--keep", action="store_true", help="leave it running, and say how to use and to stop it")
-    options = parser.parse_args()
-    for option in ("pgpool_bin", "postgres_bin"):
-        directory = getattr(options, option)
-        if directory is None:
-            parser.error(f"found no such program: give --{option.replace('_', '-')}")
-        setattr(options, option, directory.absolute())
-    return options
+    return programs.parse_with_programs(parser)
 
 
 if __name__ == "__main__":

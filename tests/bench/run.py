@@ -290,16 +290,8 @@ def verdict(value: float, goal: float, unit: str, digits: int) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure rendering and booting.")
-    parser.add_argument("--pgpool-bin", type=Path, default=programs.find_pgpool(), metavar="DIR")
-    parser.add_argument("--postgres-bin", type=Path, default=programs.find_postgres(), metavar="DIR")
     parser.add_argument("--rounds", type=int, default=25, metavar="N", help="runs of the cold start (default: 25)")
-    options = parser.parse_args()
-    for option in ("pgpool_bin", "postgres_bin"):
-        directory = getattr(options, option)
-        if directory is None:
-            parser.error(f"found no such program: give --{option.replace('_', '-')}")
-        setattr(options, option, directory.absolute())
-    return options
+    return programs.parse_with_programs(parser)
 
 
 if __name__ == "__main__":

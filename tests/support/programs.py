@@ -1,5 +1,6 @@
 """Where the real programs are, and which versions they have."""
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -30,3 +31,16 @@ def version(program: Path) -> str:
     text = answer.stdout + answer.stderr
     number = re.search(r"\d+(\.\d+)+", text)
     return number[0] if number else text.strip()
+
+
+def parse_with_programs(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse a command line that also says where the programs are, in pgpool_bin and postgres_bin."""
+    for program, found in (("pgpool", find_pgpool()), ("postgres", find_postgres())):
+        parser.add_argument(f"--{program}-bin", type=Path, default=found, metavar="DIR", help=f"directory of {program}")
+    options = parser.parse_args()
+    for option in ("pgpool_bin", "postgres_bin"):
+        directory = getattr(options, option)
+        if directory is None:
+            parser.error(f"found no such program: give --{option.replace('_', '-')}")
+        setattr(options, option, directory.absolute())
+    return options

@@ -328,7 +328,7 @@ def test_help(workshop: Workshop) -> None:
 
 
 def is_origin(text: str) -> bool:
-    return re.fullmatch(r"https://\S+|debian:[a-z]+/[a-z0-9.+-]+=\S+", text) is not None
+    return any(re.fullmatch(form, text) for form in (r"https://\S+", r"debian:[a-z]+/[a-z0-9.+-]+=\S+"))
 
 
 def test_the_release_table_is_well_formed() -> None:
