@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from entrypoint import inputs, preflight
+from entrypoint import inputs, nameless, preflight
 from entrypoint.errors import Problems
 from entrypoint.log import Log
 from entrypoint.model import CURRENT, PgpoolModel
@@ -65,10 +65,9 @@ def hand_over(key: Secret) -> str:
     encrypted with a moment ago; and a mounted file's mode would have pgpool warn. The descriptor stays open in pgpool,
     whose memory holds the key anyway.
     """
-    descriptor = os.memfd_create("pool_key", flags=0)
-    os.fchmod(descriptor, 0o600)
-    os.write(descriptor, key.reveal().encode() + b"\n")
-    return f"/proc/self/fd/{descriptor}"
+    descriptor = nameless.create("pool_key", key.reveal().encode() + b"\n")
+    os.set_inheritable(descriptor, True)
+    return nameless.path_of(descriptor)
 
 
 def _preflight(settings: Settings, model: PgpoolModel) -> list[str]:

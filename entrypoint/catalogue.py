@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,7 @@ class Catalogue:
                 return _assign_string(parameter, index, value)
 
 
+@cache
 def load_catalogue(version: str) -> Catalogue:
     """The catalogue of a version such as `4.6.1`. Raises ProgramUnusableError when there is none."""
     series = re.match(r"[0-9]+\.[0-9]+", version)

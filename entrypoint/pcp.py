@@ -3,7 +3,6 @@
 A tool's exit status proves little (0 with errors, and it may hang): callers look at what it printed.
 """
 
-import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from entrypoint.child import minimal_environment
 from entrypoint.errors import ProgramMissingError, ProgramUnusableError
+from entrypoint.nameless import nameless_file, path_of
 from entrypoint.secret import Secret
 
 
@@ -44,40 +44,26 @@ def run_pcp(
     Raises ProgramMissingError when the tool is not installed, ProgramUnusableError when it cannot be executed.
     """
     line = f"*:*:{_escaped(address.user)}:{_escaped(address.password.reveal())}\n"
-    descriptor = os.memfd_create("pcppass")
+    at = ["-w", "-h", str(address.socket_dir), "-p", str(address.port), "-U", address.user]
     try:
-        os.fchmod(descriptor, 0o600)
-        os.write(descriptor, line.encode(errors="surrogateescape"))
-        command = [
-            tool,
-            "-w",
-            "-h",
-            str(address.socket_dir),
-            "-p",
-            str(address.port),
-            "-U",
-            address.user,
-            *arguments,
-        ]
-        process = subprocess.run(
-            command,
-            env={**minimal_environment(env), "PCPPASSFILE": f"/proc/self/fd/{descriptor}"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-            pass_fds=(descriptor,),
-        )
+        with nameless_file("pcppass", line.encode(errors="surrogateescape")) as file:
+            process = subprocess.run(
+                [tool, *at, *arguments],
+                env={**minimal_environment(env), "PCPPASSFILE": path_of(file)},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=seconds,
+                check=False,
+                pass_fds=(file,),
+            )
     except subprocess.TimeoutExpired:
         return PcpAnswer("", "", -1, timed_out=True)
     except FileNotFoundError:
         raise ProgramMissingError(f"{tool} is not on PATH; it belongs to pgpool") from None
     except OSError as error:
         raise ProgramUnusableError(f"{tool} cannot be executed: {error.strerror}") from None
-    finally:
-        os.close(descriptor)
     return PcpAnswer(process.stdout, process.stderr, process.returncode)
 
 

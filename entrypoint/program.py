@@ -12,6 +12,7 @@ from typing import NoReturn
 from entrypoint.catalogue import DEFAULT_VERSION, Catalogue, load_catalogue
 from entrypoint.child import minimal_environment
 from entrypoint.errors import EntrypointError, ExitCode, ProgramMissingError, ProgramUnusableError
+from entrypoint.nameless import nameless_file, path_of
 
 _TIME_LIMIT_SECONDS = 30.0
 _ACCEPTED = 1
@@ -37,16 +38,8 @@ class Program:
         pgpool has no verb for this. One that it does not know makes it read the configuration first and
         then print its usage: exit status 1 after a good one, 3 after a bad one (src/main/main.c).
         """
-        descriptor = os.memfd_create("pgpool.conf")
-        try:
-            os.write(descriptor, conf)
-            result = _run(
-                [str(self.path), "-f", f"/proc/self/fd/{descriptor}", "configcheck"],
-                env,
-                pass_fds=(descriptor,),
-            )
-        finally:
-            os.close(descriptor)
+        with nameless_file("pgpool.conf", conf) as file:
+            result = _run([str(self.path), "-f", path_of(file), "configcheck"], env, pass_fds=(file,))
         if result.returncode != _ACCEPTED:
             words = [line for line in result.stderr.splitlines() if "FATAL" in line or "DETAIL" in line]
             raise RejectedError(

@@ -5,14 +5,13 @@ pgpool meets what it cannot use with a mere warning and then serves everybody in
 the clearer words; the same calls to OpenSSL that pgpool will make have the last one.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from entrypoint.errors import Problems
+from entrypoint.nameless import nameless_file, path_of
 from entrypoint.settings import Given
 
 if TYPE_CHECKING:
@@ -141,8 +140,12 @@ def _refused_pair(files: Mapping[str, bytes]) -> Iterator[Fault]:
     # Before any ciphers are set, as in pgpool: their @SECLEVEL comes too late for the pair.
     context = _context()
     try:
-        with _nameless_file(files["tls.crt"]) as certificate, _nameless_file(files["tls.key"]) as key:
-            context.load_cert_chain(certificate, key, password="")  # never ask a terminal for it
+        with (
+            nameless_file("tls.crt", files["tls.crt"]) as certificate,
+            nameless_file("tls.key", files["tls.key"]) as key,
+        ):
+            # An empty password, so that OpenSSL never asks a terminal for one.
+            context.load_cert_chain(path_of(certificate), path_of(key), password="")
     except OSError as error:
         yield Fault(
             "tls.crt",
@@ -153,8 +156,8 @@ def _refused_pair(files: Mapping[str, bytes]) -> Iterator[Fault]:
 
 def _refused_authority(content: bytes) -> Iterator[Fault]:
     try:
-        with _nameless_file(content) as file:
-            _context().load_verify_locations(file)
+        with nameless_file("ca.crt", content) as file:
+            _context().load_verify_locations(path_of(file))
     except OSError as error:
         yield Fault(
             "ca.crt", f"OpenSSL refuses it: {_reason(error)}", "put nothing but the authority's certificate there"
@@ -203,19 +206,6 @@ def _context() -> "ssl.SSLContext":
     import ssl  # noqa: PLC0415  # a start without TLS need not load OpenSSL
 
     return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-
-
-@contextmanager
-def _nameless_file(content: bytes) -> Iterator[str]:
-    """The path of a file in memory, for an interface of OpenSSL that takes no content."""
-    descriptor = os.memfd_create("tls")
-    try:
-        os.fchmod(descriptor, 0o600)
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(content)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: OSError) -> str:
