@@ -1,0 +1,69 @@
+"""One line per transition on standard error, for people and for log collectors alike."""
+
+import json
+import math
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+Format = Literal["logfmt", "json"]
+
+
+class Events:
+    """Writes `ts=… level=… event=… name=value …`, or the same as a JSON object. Safe to use from any thread.
+
+    A field that is None is left out. A Secret comes out as `(secret)`, in a list or mapping, too.
+    """
+
+    def __init__(self, stream: TextIO, format: Format, clock: Callable[[], datetime]) -> None:  # noqa: A002  # its name
+        self._stream = stream
+        self._encode = _json if format == "json" else _logfmt
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def info(self, event: str, **fields: object) -> None:
+        """Something was done."""
+        self._write("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Something works now, but deserves somebody's attention."""
+        self._write("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Something does not work, and somebody has to do something."""
+        self._write("error", event, fields)
+
+    def _write(self, level: str, event: str, fields: dict[str, object]) -> None:
+        ts = self._clock().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = self._encode({"ts": ts, "level": level, "event": event, **fields})
+        # Rotation has to go on when nobody reads our words any more.
+        with self._lock, suppress(OSError):
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+
+def _json(record: dict[str, object]) -> str:
+    return json.dumps({name: _plain(value) for name, value in record.items() if value is not None})
+
+
+def _logfmt(record: dict[str, object]) -> str:
+    return " ".join(f"{name}={_word(_plain(value))}" for name, value in record.items() if value is not None)
+
+
+def _plain(value: object) -> str | float:
+    """What JSON can hold; anything else as text, which for a Secret is its constant representation."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if isinstance(value, str | int) else str(value)
+
+
+def _word(value: str | float) -> str:
+    """A value of logfmt: bare, or quoted as a JSON string, in which no line can end."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if value.isprintable() and value and not set(value) & set(' "=\\'):
+        return value
+    # isprintable() is false for U+2028 and its like, at which some collectors end a line.
+    return json.dumps(value, ensure_ascii=not value.isprintable())
