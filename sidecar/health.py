@@ -1,0 +1,68 @@
+"""What the sidecar answers to the pgpool container's own probes, judged as entrypoint.probe judges.
+
+The process itself is not looked for: without a shared PID namespace its number means nothing here. When it is gone,
+PCP and its socket are, too.
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from entrypoint import probe
+from entrypoint.errors import EntrypointError
+from entrypoint.inputs import INPUTS, read_inputs
+from entrypoint.pcp import PcpAddress, PcpAnswer, run_pcp
+from entrypoint.probe import Verdict
+
+_CONNECT_SECONDS = 1.0
+
+
+def pgpool_live(run_dir: Path, address: Callable[[], PcpAddress], env: Mapping[str, str]) -> Verdict:
+    """Whether PCP answers or, while it is away, pgpool's own socket accepts. Takes up to probe.LIVE_SECONDS + 1 s."""
+    return _judge(
+        run_dir,
+        lambda: run_pcp("pcp_node_count", (), address(), env, seconds=probe.LIVE_SECONDS),
+        probe.live,
+    )
+
+
+def pgpool_ready(run_dir: Path, address: Callable[[], PcpAddress], env: Mapping[str, str]) -> Verdict:
+    """Whether a primary is served, or is being waited for. Takes up to probe.READY_SECONDS + 1 s."""
+    return _judge(
+        run_dir,
+        lambda: run_pcp("pcp_node_info", ("-a",), address(), env, seconds=probe.READY_SECONDS),
+        probe.ready,
+    )
+
+
+def _judge(
+    run_dir: Path,
+    ask: Callable[[], PcpAnswer],
+    judge: Callable[[PcpAnswer, Callable[[], bool]], Verdict],
+) -> Verdict:
+    try:
+        port = read_inputs(run_dir).port
+    except FileNotFoundError:
+        return Verdict(False, f"pgpool-entrypoint has not booted in {run_dir}")
+    except (OSError, ValueError) as error:
+        return Verdict(False, f"{run_dir / INPUTS} is not usable: {error}")
+
+    def accepts() -> bool:
+        return _accepts(run_dir, port)
+
+    try:
+        return judge(ask(), accepts)
+    except EntrypointError as error:
+        # A tool that we cannot run, for lack of memory, say, is no reason to kill a pgpool that serves.
+        good = accepts()
+        return Verdict(good, f"{error}; pgpool's own socket accepts {'connections' if good else 'none'}")
+
+
+def _accepts(run_dir: Path, port: int) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(_CONNECT_SECONDS)
+        try:
+            client.connect(f"{run_dir}/.s.PGSQL.{port}")
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,136 @@
+"""What pgpool says about itself at one time: asked by PCP where that can answer, else by SQL, and within limits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import psycopg
+
+from entrypoint.errors import EntrypointError
+from sidecar.pcp import HealthChecks, Node, PcpError, Process
+
+Query = Callable[[str], Sequence[Mapping[str, object]]]
+"""Runs one statement in the simple protocol (pgpool forwards SHOW POOL_… otherwise) as the check role, within
+COMMAND_SECONDS. Raises psycopg.Error or OSError."""
+
+COMMAND_SECONDS = 1.5
+"""The time limit that Pcp is to be given for each command."""
+_BEGIN_SECONDS = 3.0
+"""No question begins later than this after the first: a snapshot takes less than 5 s."""
+
+WAITING = "Wait for connection"
+"""The status of a child without a client (src/utils/pool_process_reporting.c)."""
+
+STATEMENTS = ("select_cnt", "insert_cnt", "update_cnt", "delete_cnt", "ddl_cnt", "other_cnt")
+MESSAGES = ("panic_cnt", "fatal_cnt", "error_cnt")
+CACHE_COUNTERS = ("num_cache_hits", "num_selects")
+CACHE_GAUGES = (
+    "cache_hit_ratio",
+    "num_hash_entries",
+    "used_hash_entries",
+    "num_cache_entries",
+    "used_cache_entries_size",
+    "free_cache_entries_size",
+    "fragment_cache_entries_size",
+)
+
+_HOST = "backend_hostname"
+
+
+class Source(Protocol):
+    """The part of sidecar.pcp.Pcp that is needed here."""
+
+    def processes(self) -> tuple[Process, ...]:
+        """The children."""
+
+    def parameters(self) -> dict[str, str]:
+        """The configuration in force."""
+
+    def health_checks(self, node_id: int) -> HealthChecks:
+        """What became of a node's checks."""
+
+    def nodes(self, *, seconds: float) -> tuple[Node, ...]:
+        """The nodes, each of which pgpool connects to for this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What pgpool said at one time; what it did not say is empty."""
+
+    processes: tuple[Process, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    health_checks: tuple[HealthChecks, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    backend_stats: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """By node id."""
+    cache: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    """Why something is missing."""
+    seconds: float = 0.0
+    """How long it took."""
+
+    @property
+    def places(self) -> dict[int, tuple[str, str]]:
+        """Host and port of each node, by its id."""
+        hosts = {name: value for name, value in self.parameters.items() if name.startswith(_HOST)}
+        ids = {int(name.removeprefix(_HOST)): host for name, host in hosts.items()}
+        return {node_id: (host, self.parameters[f"backend_port{node_id}"]) for node_id, host in ids.items()}
+
+    @property
+    def used(self) -> int:
+        """How many children have a client."""
+        return len({process.pid for process in self.processes if process.pid and process.status != WAITING})
+
+    @property
+    def total(self) -> int:
+        """How many children there may be; with dynamic process management, fewer live."""
+        return int(self.parameters.get("num_init_children", 0)) or len({process.pid for process in self.processes})
+
+    @property
+    def free(self) -> int:
+        """How many clients could come in before others have to wait."""
+        return max(0, self.total - self.used)
+
+
+def take(pcp: Source, query: Query | None, clock: Callable[[], float]) -> Snapshot:
+    """Ask for everything; the first failure ends it, for what follows would fail or hang, too. Raises nothing."""
+    started = clock()
+    snapshot = Snapshot()
+
+    def check_time() -> None:
+        if clock() - started > _BEGIN_SECONDS:
+            raise TimeoutError(f"not everything was answered within {_BEGIN_SECONDS:g} s")
+
+    try:
+        snapshot = replace(snapshot, processes=pcp.processes())
+        snapshot = replace(snapshot, parameters=pcp.parameters())
+        for node_id in snapshot.places:
+            check_time()
+            snapshot = replace(snapshot, health_checks=(*snapshot.health_checks, pcp.health_checks(node_id)))
+        check_time()
+        snapshot = replace(snapshot, nodes=pcp.nodes(seconds=COMMAND_SECONDS))
+        # A login would wait for a child, behind clients.
+        if query and snapshot.free:
+            check_time()
+            snapshot = replace(snapshot, backend_stats=_backend_stats(query("SHOW POOL_BACKEND_STATS")))
+            if snapshot.parameters.get("memory_cache_enabled") == "1":
+                check_time()
+                snapshot = replace(snapshot, cache=_cache(query("SHOW POOL_CACHE")))
+    except (PcpError, EntrypointError, TimeoutError) as error:
+        snapshot = replace(snapshot, error=str(error))
+    except (psycopg.Error, OSError, ValueError, KeyError) as error:
+        snapshot = replace(snapshot, error=f"SHOW: {type(error).__name__}")  # a server's own words are not repeated
+    return replace(snapshot, seconds=clock() - started)
+
+
+def _backend_stats(rows: Sequence[Mapping[str, object]]) -> dict[int, dict[str, float]]:
+    return {int(str(row["node_id"])): _numbers(row, (*STATEMENTS, *MESSAGES)) for row in rows}
+
+
+def _cache(rows: Sequence[Mapping[str, object]]) -> dict[str, float]:
+    (row,) = rows
+    return _numbers(row, (*CACHE_COUNTERS, *CACHE_GAUGES))
+
+
+def _numbers(row: Mapping[str, object], names: Sequence[str]) -> dict[str, float]:
+    return {name: float(str(row[name])) for name in names}
