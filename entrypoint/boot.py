@@ -13,7 +13,7 @@ from entrypoint.log import Log
 from entrypoint.model import CURRENT, PgpoolModel
 from entrypoint.pipeline import prepare, without_secrets
 from entrypoint.program import Program, become, catalogue_for
-from entrypoint.publish import publish, replace_file, unwritable
+from entrypoint.publish import BOOTED, mark, publish, replace_file, unwritable
 from entrypoint.secret import Secret
 from entrypoint.settings import RUN_DIR, Settings
 
@@ -23,7 +23,7 @@ def run(env: Mapping[str, str], arguments: Sequence[str], program: Program, now:
 
     Raises EntrypointError; until everything is checked, nothing is changed.
     """
-    resolved, tree = prepare(env, program, now)
+    resolved, tree = prepare(env, program, now, to_run=True)
     settings, model = resolved.settings, resolved.model
     warnings = [*model.warnings, *_preflight(settings, model)]
     for line in _summary(settings, model, program):
@@ -41,13 +41,14 @@ def run(env: Mapping[str, str], arguments: Sequence[str], program: Program, now:
     except OSError as error:
         raise unwritable(settings.run_dir, error) from None
     publish(tree, settings.run_dir)
+    mark(settings.run_dir, BOOTED, tree.digest)
     log.info(f"generation {tree.digest[:12]} is live in {settings.run_dir}")
     environment = without_secrets(env, model)
     if dropped := sorted(name for name in env.keys() - environment.keys() if not name.startswith("PG")):
         log.info(f"not passed on to pgpool, because they hold a secret: {', '.join(dropped)}")
     # A core dump of pgpool holds passwords.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    key = None if model.key is None else hand_over(model.key)
+    key = None if model.check_key is None else hand_over(model.check_key)
     become(command(settings.run_dir, program, key, arguments), environment)
 
 
@@ -83,11 +84,15 @@ def _write_inputs(env: Mapping[str, str], settings: Settings, model: PgpoolModel
     catalogue, numbers = catalogue_for(program), model.numbers
     given = inputs.gather(env, catalogue, program.version, numbers=numbers, pcp_user=settings.pcp_user)
     given.write(settings.run_dir)
-    made = settings.run_dir / inputs.PCP_PASSWORD
-    if settings.pcp_password is None:
-        replace_file(made, model.pcp_password.reveal().encode())
-    else:
-        made.unlink(missing_ok=True)
+    for name, secret, configured in (
+        (inputs.PCP_PASSWORD, model.pcp_password, settings.pcp_password),
+        (inputs.CHECK_KEY, model.check_key, model.key),
+    ):
+        made = settings.run_dir / name
+        if configured is None and secret is not None:
+            replace_file(made, secret.reveal().encode())
+        else:
+            made.unlink(missing_ok=True)
 
 
 def _summary(settings: Settings, model: PgpoolModel, program: Program) -> Iterator[str]:

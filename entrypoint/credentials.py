@@ -1,7 +1,7 @@
 """Password values as pgpool stores them. Pure: bytes and text in, text out."""
 
 import hashlib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 
 from entrypoint.quoting import pool_passwd_field
@@ -37,6 +37,30 @@ def aes_encrypter(key: str) -> Callable[[str], str]:
         return "AES" + b64encode(sealed).decode()
 
     return encrypt
+
+
+def aes_decrypter(key: str) -> Callable[[str], str | None]:
+    """The way back: from `AES…` entry to password, None when another key made it.
+
+    A wrong key goes unnoticed less than once in a million times, and then gives nonsense.
+    """
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415  # as above
+
+    material = _evp_bytes_to_key(key.encode(), 48)
+    cipher = Cipher(algorithms.AES(material[:32]), modes.CBC(material[32:]))
+
+    def decrypt(entry: str) -> str | None:
+        try:
+            decryptor = cipher.decryptor()
+            padded = decryptor.update(b64decode(entry.removeprefix("AES"), validate=True)) + decryptor.finalize()
+            count = padded[-1]
+            if not 1 <= count <= 16 or padded[-count:] != bytes([count]) * count:
+                return None
+            return padded[:-count].decode()
+        except (ValueError, IndexError):
+            return None
+
+    return decrypt
 
 
 def text_entry(password: str) -> str:

@@ -86,19 +86,14 @@ FAILOVER = DefaultSection(
         Default("auto_failback_interval", "5", "s; pgpool's 60 leave a node out for a minute"),
     ),
 )
-MEMORY = DefaultSection(
-    "Memory: 6 MB instead of 134 MB, as no query cache is used",
-    (
-        Default("memqcache_total_size", "4MB", "allocated even while the cache is off"),
-        Default("memqcache_max_num_cache", "10000", "the same"),
-        Default("enable_shared_relcache", "off", "it lives in that cache"),
-    ),
-)
 ADMINISTRATION = DefaultSection(
-    "Administration and log",
+    "Administration, and memory: 6 MB instead of 134 MB, as no query cache is used",
     (
         Default("pcp_listen_addresses", "", "PCP on its socket only"),
         Default("log_pcp_processes", "off", "the sidecar asks by PCP several times a second"),
+        Default("memqcache_total_size", "4MB", "allocated even while the cache is off"),
+        Default("memqcache_max_num_cache", "10000", "the same"),
+        Default("enable_shared_relcache", "off", "it lives in that cache"),
     ),
 )
 
@@ -143,5 +138,6 @@ RESERVED = {
     "ssl_cert": _TLS,
     "ssl_key": _TLS,
     "ssl_ca_cert": _TLS,
+    "syslog_ident": Reserved("tells the sidecar which generation pgpool has read", "remove the variable"),
     "fail_over_on_backend_error": Reserved("is an old spelling", "use PGPOOL_PARAMS_FAILOVER_ON_BACKEND_ERROR"),
 }

@@ -30,17 +30,17 @@ def load(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems:
     Whatever is wrong is added to `problems`, and the setting's fallback stands in, so that the caller can
     go on and find more; a result with problems is never to be used for anything else.
     """
-    found = dict(_find(env, catalogue, reader, problems))
+    found = dict(find_settings(env, catalogue, reader, problems))
     for setting in table.TABLE:
         if setting.required and env.keys().isdisjoint((setting.name, f"{setting.name}_FILE")):
             problems.add(setting.name, "not set", "is required", f"set it to {setting.shape}")
 
     def value(setting: Setting[T], fallback: T) -> T:
-        parsed = _parse(setting, found, problems)
+        parsed = parse_setting(setting, found, problems)
         return fallback if parsed is None else parsed
 
     def optional(setting: Setting[T]) -> T | None:
-        return _parse(setting, found, problems)
+        return parse_setting(setting, found, problems)
 
     return Settings(
         backends=value(table.BACKENDS, ()),
@@ -57,6 +57,9 @@ def load(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems:
         sidecar_restart=value(table.SIDECAR_RESTART, ""),
         sidecar_restart_spread=value(table.SIDECAR_RESTART_SPREAD, 0.0),
         sidecar_reread=value(table.SIDECAR_REREAD, 0.0),
+        sidecar_removal_grace=value(table.SIDECAR_REMOVAL_GRACE, 0.0),
+        sidecar_database=value(table.SIDECAR_DATABASE, ""),
+        sidecar_log=value(table.SIDECAR_LOG, ""),
         params=tuple(_params(found, catalogue, problems)),
         found=found,
     )
@@ -86,10 +89,10 @@ def is_secret(name: str, catalogue: Catalogue) -> bool:
     return False
 
 
-def _find(
+def find_settings(
     env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems: Problems
 ) -> Iterator[tuple[str, Raw]]:
-    """Every variable that is ours, with its text; `NAME_FILE` stays under that name."""
+    """Every variable that is ours, with its text; `NAME_FILE` stays under that name. Adds to `problems`."""
     for name in sorted(name for name, value in env.items() if is_ours(name, value)):
         base = _base_name(name, catalogue)
         if base is None:
@@ -159,7 +162,8 @@ def _suggestion(name: str, catalogue: Catalogue) -> str:
     return f"did you mean {close[0]}?" if close else "`pgpool-entrypoint settings` lists them all"
 
 
-def _parse(setting: Setting[T], found: Mapping[str, Raw], problems: Problems) -> T | None:
+def parse_setting(setting: Setting[T], found: Mapping[str, Raw], problems: Problems) -> T | None:
+    """The value of one row of the table, or None; what is wrong with it is added to `problems`."""
     raw = found.get(setting.name) or found.get(f"{setting.name}_FILE")
     if raw is None:
         if setting.default is None:

@@ -15,6 +15,8 @@ from entrypoint.sources import Raw, Reader, SourceError, text
 INPUTS = "inputs.json"
 PCP_PASSWORD = "pcp_password"  # noqa: S105  # a file's name
 """The administrator's password in the run directory, when boot had to make one."""
+CHECK_KEY = "check_key"
+"""The key of the check role's password in pgpool.conf, when boot had to make one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

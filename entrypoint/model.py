@@ -30,6 +30,15 @@ class Section:
     assignments: tuple[Assignment, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MadeUp:
+    """Random values that stand in for what is not given."""
+
+    pcp_password: Secret
+    check_key: Secret | None
+    """Encrypts the check role's password in pgpool.conf when PGPOOLKEYFILE does not; None: it is left out there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgpoolModel:
     """Everything the rendered files say."""
@@ -42,6 +51,9 @@ class PgpoolModel:
     credentials: tuple[Credential, ...]
     """Sorted by role, so that equal inputs render equal files."""
     key: Secret | None
+    """Encrypts pool_passwd; None: it is not encrypted."""
+    check_key: Secret | None
+    """What pgpool needs to read the check role's password in pgpool.conf: `key`, or one that was made up."""
     hba: str | None
     """The user's own pool_hba.conf, or None for ours."""
     pcp_user: str
@@ -58,7 +70,7 @@ class PgpoolModel:
 def build(
     settings: Settings,
     material: Material,
-    pcp_password: Secret,
+    made_up: MadeUp,
     catalogue: Catalogue,
     now: datetime,
     problems: Problems,
@@ -70,13 +82,14 @@ def build(
     Args:
         settings: what the environment says.
         material: what the files say that it names.
-        pcp_password: the administrator's password, given or random.
+        made_up: stands in for what is not given.
         catalogue: the parameters of the installed pgpool.
         now: the time to judge certificates by, with a time zone.
         problems: collects what is wrong.
     """
     given = _given(settings, problems)
-    sections = tuple(_sections(settings, material, given, catalogue, problems))
+    check_key = material.key or made_up.check_key
+    sections = tuple(_sections(settings, material, given, catalogue, check_key, problems))
     numbers = _numbers(sections, catalogue)
     check_rules(settings, material, given, numbers, problems)
     certificates = {}
@@ -93,9 +106,10 @@ def build(
         pcp_listen_addresses=_text_of(sections, "pcp_listen_addresses"),
         credentials=tuple(sorted(material.credentials or (), key=lambda credential: credential.role)),
         key=material.key,
+        check_key=check_key,
         hba=material.hba,
         pcp_user=settings.pcp_user,
-        pcp_password=pcp_password,
+        pcp_password=settings.pcp_password or made_up.pcp_password,
         tls=certificates,
         warnings=tuple(warnings),
     )
@@ -129,7 +143,12 @@ def _is_beyond(assignment: Assignment, backends: int) -> bool:
 
 
 def _sections(
-    settings: Settings, material: Material, given: dict[str, Given], catalogue: Catalogue, problems: Problems
+    settings: Settings,
+    material: Material,
+    given: dict[str, Given],
+    catalogue: Catalogue,
+    check_key: Secret | None,
+    problems: Problems,
 ) -> Iterator[Section]:
     run_dir = str(settings.run_dir)
     left = dict(given)
@@ -156,9 +175,8 @@ def _sections(
     yield section(defaults.CLIENTS, *owned(table.RUN_DIR, [("unix_socket_directories", run_dir)]))
     yield section(defaults.ROUTING)
     yield section(defaults.AUTHENTICATION, *owned(table.RUN_DIR, list(_tls_parameters(settings, material))))
-    yield section(defaults.CHECKS, *owned(table.CHECK_USER, list(_check_parameters(settings, material))))
+    yield section(defaults.CHECKS, *owned(table.CHECK_USER, list(_check_parameters(settings, material, check_key))))
     yield section(defaults.FAILOVER)
-    yield section(defaults.MEMORY)
     files = [("pcp_socket_dir", run_dir), ("pid_file_name", f"{run_dir}/pgpool.pid"), ("logdir", run_dir)]
     yield section(defaults.ADMINISTRATION, *owned(table.RUN_DIR, files))
     if left:
@@ -177,16 +195,15 @@ def _backend_parameters(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"backend_flag{node}", "|".join(backend.flags)
 
 
-def _check_parameters(settings: Settings, material: Material) -> Iterator[tuple[str, str]]:
+def _check_parameters(settings: Settings, material: Material, check_key: Secret | None) -> Iterator[tuple[str, str]]:
     yield "sr_check_user", settings.check_user
     yield "health_check_user", settings.check_user
     # Without a password here, pgpool takes it from pool_passwd. Its main process opens that file once, at start:
     # after a rotation it would look for the primary with the old password, and find none. A reload does give it
     # this one. In clear it must not stand here, because any client can have a reload log it (log_min_messages).
     for credential in material.credentials or ():
-        if material.key is not None and credential.role == settings.check_user:
-            encrypt = aes_encrypter(material.key.reveal())
-            yield "sr_check_password", encrypt(prepared(credential.password.reveal()))
+        if check_key is not None and credential.role == settings.check_user:
+            yield "sr_check_password", aes_encrypter(check_key.reveal())(prepared(credential.password.reveal()))
 
 
 def _tls_parameters(settings: Settings, material: Material) -> Iterator[tuple[str, str]]:

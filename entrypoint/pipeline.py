@@ -7,13 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from entrypoint.catalogue import Catalogue
 from entrypoint.child import minimal_environment
 from entrypoint.environment import load
 from entrypoint.errors import Problems
-from entrypoint.material import read_material
-from entrypoint.model import PgpoolModel, build
+from entrypoint.material import Material, read_material
+from entrypoint.model import MadeUp, PgpoolModel, build
 from entrypoint.program import Program, catalogue_for
 from entrypoint.render import render
 from entrypoint.secret import Secret
@@ -21,7 +22,7 @@ from entrypoint.settings import Settings
 from entrypoint.sources import Reader, consistently
 from entrypoint.tree import Tree
 
-_RANDOM_PASSWORD_BYTES = 24
+_RANDOM_BYTES = 24
 _TELLING = 6
 """Characters from which on a secret inside a longer value is taken for more than a coincidence."""
 
@@ -31,16 +32,19 @@ class Resolved:
     """A configuration without a problem."""
 
     settings: Settings
+    material: Material
     model: PgpoolModel
+    places: frozenset[Path]
+    """Every file and directory that was looked at."""
 
 
-def resolve(env: Mapping[str, str], catalogue: Catalogue, *, pcp_password: Secret, now: datetime) -> Resolved:
+def resolve(env: Mapping[str, str], catalogue: Catalogue, *, made_up: MadeUp, now: datetime) -> Resolved:
     """Read and check everything, as one moment saw it. Raises ConfigurationError with every problem.
 
     Args:
         env: the environment.
         catalogue: the parameters of the installed pgpool.
-        pcp_password: stands in when PGPOOL_PCP_PASSWORD is not set.
+        made_up: stands in for what is not given.
         now: the time to judge certificates by, with a time zone.
     """
 
@@ -48,21 +52,24 @@ def resolve(env: Mapping[str, str], catalogue: Catalogue, *, pcp_password: Secre
         problems = Problems()
         settings = load(env, catalogue, reader, problems)
         material = read_material(settings, reader, problems)
-        model = build(settings, material, settings.pcp_password or pcp_password, catalogue, now, problems)
+        model = build(settings, material, made_up, catalogue, now, problems)
         problems.raise_if_any()
-        return Resolved(settings, model)
+        return Resolved(settings, material, model, reader.places)
 
     return consistently(read)
 
 
-def prepare(env: Mapping[str, str], program: Program | None, now: datetime) -> tuple[Resolved, Tree]:
+def prepare(
+    env: Mapping[str, str], program: Program | None, now: datetime, *, to_run: bool = False
+) -> tuple[Resolved, Tree]:
     """What a boot at this moment would publish, checked by us and by pgpool's own parser.
 
-    Without an installed pgpool no parser is asked. Where no PCP password is set, there is a new random one.
+    Without an installed pgpool no parser is asked. Where no PCP password is set, there is a new random one. Unless this
+    is `to_run`, nothing is encrypted with a key that nobody would have afterwards.
     Raises ConfigurationError, RejectedError or ProgramUnusableError.
     """
-    pcp_password = Secret(os.urandom(_RANDOM_PASSWORD_BYTES).hex())
-    resolved = resolve(env, catalogue_for(program), pcp_password=pcp_password, now=now)
+    made_up = MadeUp(_random(), _random() if to_run else None)
+    resolved = resolve(env, catalogue_for(program), made_up=made_up, now=now)
     tree = render(resolved.model)
     if program is not None:
         program.dry_run(tree.files["pgpool.conf"], env)
@@ -75,9 +82,7 @@ def without_secrets(env: Mapping[str, str], model: PgpoolModel) -> dict[str, str
     What makes a program run stays, whatever the passwords are: one may happen to be part of PATH.
     """
     held = {credential.password.reveal() for credential in model.credentials}
-    held.add(model.pcp_password.reveal())
-    if model.key is not None:
-        held.add(model.key.reveal())
+    held |= {secret.reveal() for secret in (model.pcp_password, model.key) if secret is not None}
     needed = minimal_environment(env)
     telling = [secret for secret in held if len(secret) >= _TELLING]
     return {
@@ -86,3 +91,7 @@ def without_secrets(env: Mapping[str, str], model: PgpoolModel) -> dict[str, str
         if name in needed
         or (not name.startswith("PG") and value not in held and not any(secret in value for secret in telling))
     }
+
+
+def _random() -> Secret:
+    return Secret(os.urandom(_RANDOM_BYTES).hex())

@@ -49,7 +49,7 @@ def probe(kind: str, env: Mapping[str, str]) -> Verdict:
         return Verdict(False, f"{run_dir / INPUTS} is not usable: {error}")
     if not _is_running(run_dir):
         return Verdict(False, "no pgpool runs here")
-    address = PcpAddress(run_dir, boot.pcp_port, boot.pcp_user, _pcp_password(boot, env, run_dir))
+    address = PcpAddress(run_dir, boot.pcp_port, boot.pcp_user, pcp_password(boot, env, run_dir))
     seconds = LIVE_SECONDS if kind == "live" else READY_SECONDS
     tool, arguments = ("pcp_node_count", ()) if kind == "live" else ("pcp_node_info", ("-a",))
     answer = run_pcp(tool, arguments, address, env, seconds=seconds)
@@ -110,7 +110,7 @@ def _accepts(run_dir: Path, port: int) -> bool:
         return True
 
 
-def _pcp_password(boot: Inputs, env: Mapping[str, str], run_dir: Path) -> Secret:
+def pcp_password(boot: Inputs, env: Mapping[str, str], run_dir: Path) -> Secret:
     """The administrator's password as it stands now, or an empty one: PCP's refusal proves that it answers."""
     if settings.PCP_PASSWORD.name in boot.withheld:
         return Secret(env.get(settings.PCP_PASSWORD.name, ""))

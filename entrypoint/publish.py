@@ -5,8 +5,12 @@ hang until it is restarted (pool_reopen_passwd_file and its callers). Nothing he
 """
 
 import errno
+import fcntl
 import os
 import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from entrypoint.errors import PublishError
@@ -14,30 +18,78 @@ from entrypoint.model import CURRENT
 from entrypoint.tree import Tree
 
 GENERATIONS = "generations"
+BOOTED = "booted"
+"""The symlink to the generation that the running pgpool was started with: what only a start applies is as in there."""
+VERIFIED = "verified"
+"""The symlink to the generation that the sidecar last saw at work: what it goes back to."""
 _TEMPORARY = ".new-"
 _MODE = 0o600
-_KEPT = 2
-"""Generations left in place: the live one, and the one before it for a rollback."""
+_ABANDONED_SECONDS = 60.0
 
 
-def publish(tree: Tree, run_dir: Path) -> Path:
-    """Make `tree` the live generation and return its directory. Raises PublishError.
+class SupersededError(Exception):
+    """Somebody else has published meanwhile: look again."""
 
-    Publishing what is live already changes nothing. Whoever dies half-way leaves `current` as it was.
+
+def publish(tree: Tree, run_dir: Path, *, replacing: str | None = None) -> Path:
+    """Make `tree` the live generation and return its directory.
+
+    Publishing what is live already changes nothing. Whoever dies half-way leaves `current` as it was. Boot and sidecar
+    take turns.
+
+    Raises PublishError; SupersededError when the live generation is not the one `replacing` names.
     """
     try:
         generations = run_dir / GENERATIONS
         generations.mkdir(mode=0o700, exist_ok=True)
-        generation = generations / tree.digest
-        if generation.is_dir():
-            _repair(tree, generation)
-        else:
-            _write_generation(tree, generation)
-        _point(run_dir / CURRENT, Path(GENERATIONS) / tree.digest)
-        _collect(run_dir, live=generation)
+        with _turn(generations):
+            if replacing is not None and replacing != marked(run_dir, CURRENT):
+                raise SupersededError
+            generation = generations / tree.digest
+            if generation.is_dir():
+                _repair(tree, generation)
+            else:
+                _write_generation(tree, generation)
+            _point(run_dir / CURRENT, Path(GENERATIONS) / tree.digest)
+            _collect(run_dir)
     except OSError as error:
         raise unwritable(run_dir, error) from None
     return generation
+
+
+def mark(run_dir: Path, name: str, digest: str) -> None:
+    """Let the symlink BOOTED or VERIFIED point to a generation, which is then kept. Its own time says since when.
+
+    Raises PublishError; SupersededError when others have published so often meanwhile that it is gone.
+    """
+    generations = run_dir / GENERATIONS
+    try:
+        with _turn(generations):
+            if not (generations / digest).is_dir():
+                raise SupersededError
+            _point(run_dir / name, Path(GENERATIONS) / digest)
+            os.utime(run_dir / name, follow_symlinks=False)
+    except OSError as error:
+        raise unwritable(run_dir, error) from None
+
+
+def marked(run_dir: Path, name: str) -> str | None:
+    """The digest of the generation that CURRENT, BOOTED or VERIFIED points to; None when there is none."""
+    try:
+        return (run_dir / name).readlink().name
+    except OSError:
+        return None
+
+
+@contextmanager
+def _turn(generations: Path) -> Iterator[None]:
+    """One publisher at a time, in whatever container. The lock ends with its holder."""
+    descriptor = os.open(generations, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def unwritable(run_dir: Path, error: OSError) -> PublishError:
@@ -133,19 +185,33 @@ def _point(link: Path, target: Path) -> None:
     _sync_directory(link.parent)
 
 
-def _collect(run_dir: Path, *, live: Path) -> None:
-    """Remove what no longer matters: all but the live generation and the newest others, and what was abandoned."""
-    generations = live.parent
+def _collect(run_dir: Path) -> None:
+    """Remove what no longer matters: all but the marked generations and the newest other, and what was abandoned."""
+    generations = run_dir / GENERATIONS
+    needed = {marked(run_dir, name) for name in (CURRENT, BOOTED, VERIFIED)}
     others = sorted(
-        (entry for entry in generations.iterdir() if entry != live and not entry.name.startswith(_TEMPORARY)),
+        (
+            entry
+            for entry in generations.iterdir()
+            if entry.name not in needed and not entry.name.startswith(_TEMPORARY)
+        ),
         key=lambda entry: entry.stat().st_mtime_ns,
         reverse=True,
     )
-    for entry in others[_KEPT - 1 :]:
+    for entry in others[1:]:
         # Renamed first: half removed, it would be the newest, and be kept in place of a whole one.
         entry.rename(_temporary(entry))
-    for entry in [*generations.glob(f"{_TEMPORARY}*"), *run_dir.glob(f"{_TEMPORARY}*")]:
+    # Beside the generations, others may be at work: their files are left alone until they are old.
+    old = [entry for entry in run_dir.glob(f"{_TEMPORARY}*") if _age_seconds(entry) > _ABANDONED_SECONDS]
+    for entry in [*generations.glob(f"{_TEMPORARY}*"), *old]:
         _remove(entry)
+
+
+def _age_seconds(entry: Path) -> float:
+    try:
+        return time.time() - entry.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _sync_directory(path: Path) -> None:

@@ -13,7 +13,6 @@ _SECTIONS = (
     defaults.AUTHENTICATION,
     defaults.CHECKS,
     defaults.FAILOVER,
-    defaults.MEMORY,
     defaults.ADMINISTRATION,
 )
 

@@ -12,6 +12,9 @@ from entrypoint.quoting import pool_passwd_field
 from entrypoint.saslprep import prepared
 from entrypoint.tree import Tree
 
+MARKER = "syslog_ident"
+"""The parameter whose value names the generation."""
+
 
 def render(model: PgpoolModel) -> Tree:
     """The files of one generation: pgpool's four, and the certificate when there is one."""
@@ -21,7 +24,18 @@ def render(model: PgpoolModel) -> Tree:
         "pool_passwd": _pool_passwd(model),
         "pcp.conf": f"{model.pcp_user}:{pcp_hash(model.pcp_password.reveal())}\n",
     }
-    return Tree({name: content.encode() for name, content in files.items()} | dict(model.tls))
+    return _marked(Tree({name: content.encode() for name, content in files.items()} | dict(model.tls)))
+
+
+def _marked(tree: Tree) -> Tree:
+    """The same with a last line in pgpool.conf that tells it from every other tree.
+
+    pgpool gives no sign of having read a configuration to its end, but `pcp_pool_status` shows parameters as read at
+    that moment; and syslog_ident is of no other use here. Enough of a digest to tell generations apart, and no more:
+    clients can see it.
+    """
+    line = f"\n{MARKER} = 'generation-{tree.digest[:12]}'\n"
+    return Tree({**tree.files, "pgpool.conf": tree.files["pgpool.conf"] + line.encode()})
 
 
 def _pgpool_conf(sections: Sequence[Section]) -> str:

@@ -117,7 +117,12 @@ def _check_credentials(settings: Settings, material: Material, problems: Problem
                 "keep one of the two",
             )
         origins.setdefault(credential.role, credential.origin)
-        if fault := _password_fault(credential.password.reveal(), encrypted=settings.key_file is not None):
+        encrypted = ""
+        if settings.key_file is not None:
+            encrypted = " when they are encrypted"
+        elif credential.role == settings.check_user:
+            encrypted = " when they are encrypted, as the check role's always is in pgpool.conf"
+        if fault := _password_fault(credential.password.reveal(), encrypted):
             problems.add(f"password of role {credential.role!r}", credential.origin, *fault)
     if settings.check_user and settings.check_user not in origins and not material.unread:
         # What comes from a file is not repeated: it may be the wrong file, and hold a password.
@@ -150,8 +155,11 @@ def _role_fault(role: str) -> tuple[str, str] | None:
     return None
 
 
-def _password_fault(password: str, *, encrypted: bool) -> tuple[str, str] | None:
-    """What makes a password unusable, and the remedy. Speaks of it without quoting it."""
+def _password_fault(password: str, encrypted: str) -> tuple[str, str] | None:
+    """What makes a password unusable, and the remedy. Speaks of it without quoting it.
+
+    `encrypted` says when it is encrypted, in words that end a sentence; empty: it is not.
+    """
     if not password:
         return "is empty", "write the password into the file"
     try:
@@ -167,8 +175,7 @@ def _password_fault(password: str, *, encrypted: bool) -> tuple[str, str] | None
     length = len(prepared(password).encode())
     if length > limit:
         return (
-            f"has {length} bytes; pgpool cuts entries after {limit}"
-            + (" when they are encrypted" if encrypted else ""),
+            f"has {length} bytes; pgpool cuts entries after {limit}{encrypted}",
             "choose a shorter password",
         )
     return None

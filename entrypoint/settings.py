@@ -76,6 +76,9 @@ class Settings:
     sidecar_restart: str
     sidecar_restart_spread: float
     sidecar_reread: float
+    sidecar_removal_grace: float
+    sidecar_database: str
+    sidecar_log: str
     params: tuple[Given, ...]
     found: Mapping[str, Raw] = field(repr=False)
     """Every variable that was taken into account, by the name it was given under (`…_FILE` too)."""
@@ -145,6 +148,12 @@ def _address(value: str) -> tuple[str, int]:
 def _restart(value: str) -> str:
     if value not in ("auto", "never"):
         raise InvalidValueError("is not a restart policy", "write auto or never")
+    return value
+
+
+def _log_format(value: str) -> str:
+    if value not in ("logfmt", "json"):
+        raise InvalidValueError("is not a log format", "write logfmt or json")
     return value
 
 
@@ -264,6 +273,28 @@ SIDECAR_REREAD = Setting(
     shape="duration",
     help="How often the sidecar reads the Secrets again even when nothing told it of a change.",
 )
+SIDECAR_REMOVAL_GRACE = Setting(
+    name="PGPOOL_SIDECAR_REMOVAL_GRACE",
+    parse=_duration,
+    default="10min",
+    shape="duration",
+    help="How long a role's file must have been gone before the sidecar takes the role out of pool_passwd: a Secret "
+    "that is deleted by mistake locks nobody out at once.",
+)
+SIDECAR_DATABASE = Setting(
+    name="PGPOOL_SIDECAR_DATABASE",
+    parse=_name,
+    default="postgres",
+    shape="database",
+    help="Where the sidecar logs in to try and to prove passwords; the database named like the role is tried next.",
+)
+SIDECAR_LOG = Setting(
+    name="PGPOOL_SIDECAR_LOG",
+    parse=_log_format,
+    default="logfmt",
+    shape="`logfmt` or `json`",
+    help="The form of the sidecar's log, one line per transition.",
+)
 
 TABLE: tuple[Setting[Any], ...] = (
     BACKENDS,
@@ -280,4 +311,7 @@ TABLE: tuple[Setting[Any], ...] = (
     SIDECAR_RESTART,
     SIDECAR_RESTART_SPREAD,
     SIDECAR_REREAD,
+    SIDECAR_REMOVAL_GRACE,
+    SIDECAR_DATABASE,
+    SIDECAR_LOG,
 )

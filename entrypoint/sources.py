@@ -72,6 +72,11 @@ class Reader:
         self._seen: dict[Path, object] = {}
         self._raced = False
 
+    @property
+    def places(self) -> frozenset[Path]:
+        """Every path that was looked at; what is behind `..data` counts as its directory."""
+        return frozenset(self._seen)
+
     def file(self, path: Path) -> bytes:
         """The content of one file. Raises SourceError when it is not to be had."""
         self._look_at(path)

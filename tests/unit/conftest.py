@@ -8,6 +8,7 @@ import pytest
 
 from entrypoint.catalogue import Catalogue, load_catalogue
 from entrypoint.errors import ConfigurationError, Problem
+from entrypoint.model import MadeUp
 from entrypoint.pipeline import Resolved, resolve
 from entrypoint.render import render
 from entrypoint.secret import Secret
@@ -15,6 +16,7 @@ from entrypoint.tree import Tree
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MADE_UP = "made up 100%"
+CHECK_KEY = "made-up key 100%"
 
 
 @dataclass
@@ -25,6 +27,8 @@ class Site:
     catalogue: Catalogue
     env: dict[str, str] = field(default_factory=dict)
     now: datetime = NOW
+    check_key: str | None = CHECK_KEY
+    """None: as it is when nothing is to run."""
 
     @property
     def users(self) -> Path:
@@ -44,7 +48,8 @@ class Site:
         return self.file(f"users/{role}", password)
 
     def resolve(self, **more: str) -> Resolved:
-        return resolve({**self.env, **more}, self.catalogue, pcp_password=Secret(MADE_UP), now=self.now)
+        made_up = MadeUp(Secret(MADE_UP), None if self.check_key is None else Secret(self.check_key))
+        return resolve({**self.env, **more}, self.catalogue, made_up=made_up, now=self.now)
 
     def tree(self, **more: str) -> Tree:
         return render(self.resolve(**more).model)

@@ -12,8 +12,10 @@ from entrypoint.errors import ConfigurationError, ProgramUnusableError
 from entrypoint.inputs import INPUTS, PCP_PASSWORD, read_inputs
 from entrypoint.program import Program
 from entrypoint.publish import publish
+from entrypoint.render import render
 from entrypoint.tree import Tree
-from sidecar.drift import compare, desired_tree
+from sidecar.desired import read_desired
+from sidecar.drift import compare
 from support.certificates import Authority
 from support.secret_volume import SecretVolume
 from unit.conftest import NOW, Site
@@ -25,7 +27,7 @@ WATCHDOG = "watchdog pass 100%"
 def boot_there(site: Site, **env: str) -> Tree:
     """All that a boot does before it becomes pgpool."""
     site.env |= env
-    resolved, tree = pipeline.prepare(site.env, None, site.now)
+    resolved, tree = pipeline.prepare(site.env, None, site.now, to_run=True)
     publish(tree, site.run_dir)
     installed = Program(Path("/opt/pgpool"), "4.6.1")
     boot._write_inputs(site.env, resolved.settings, resolved.model, installed)  # noqa: SLF001
@@ -33,8 +35,9 @@ def boot_there(site: Site, **env: str) -> Tree:
 
 
 def sidecars(site: Site, env: Mapping[str, str] | None = None) -> Tree:
-    inputs = read_inputs(site.run_dir)
-    _, tree = desired_tree(inputs, env or {}, site.run_dir, site.catalogue, site.now)
+    desired = read_desired(site.run_dir, env or {}, site.now)
+    tree = render(desired.resolved.model)
+    assert desired.tree(desired.roles, desired.resolved.model.key) == tree
     return tree
 
 
@@ -66,7 +69,11 @@ def backends_file(site: Site) -> dict[str, str]:
 
 
 def parameters(_: Site) -> dict[str, str]:
-    return {"PGPOOL_PARAMS_SYSLOG_IDENT": 'my "pool" ü 100%', "PGPOOL_PARAMS_max_pool": "2", "PGPOOL_PCP_USER": "admin"}
+    return {
+        "PGPOOL_PARAMS_FAILOVER_COMMAND": 'my "pool" ü 100%',
+        "PGPOOL_PARAMS_max_pool": "2",
+        "PGPOOL_PCP_USER": "admin",
+    }
 
 
 def service_links(_: Site) -> dict[str, str]:
@@ -122,11 +129,11 @@ def test_a_boot_with_a_given_password_forgets_the_one_it_made(site: Site) -> Non
     assert not (site.run_dir / PCP_PASSWORD).exists()
 
 
-def test_a_rotated_password_changes_pool_passwd_alone(site: Site) -> None:
+def test_a_rotated_password_changes_pool_passwd_and_the_marker_of_its_generation(site: Site) -> None:
     tree = boot_there(site)
     site.user("n8n", "rotated pass 100%")
     drift = compare(sidecars(site), site.run_dir)
-    assert drift.changed == ("pool_passwd",)
+    assert drift.changed == ("pgpool.conf", "pool_passwd")
     assert drift.live == tree.digest != drift.desired
 
 
@@ -176,20 +183,23 @@ def test_boot_writes_down_what_a_probe_must_know(site: Site) -> None:
 def test_one_pass_prints_the_difference(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     tree = boot_there(site)
     env = {"PGPOOL_RUN_DIR": str(site.run_dir)}
-    assert program.run(["--once"], env) == 0
+    assert program.run(["--once", "--dry-run"], env) == 0
     assert json.loads(capsys.readouterr().out) == {"live": tree.digest, "desired": tree.digest, "changed": []}
     site.user("new role", "new pass 100%")
-    assert program.run(["--once"], env) == 1
-    assert json.loads(capsys.readouterr().out)["changed"] == ["pool_passwd"]
+    assert program.run(["--once", "--dry-run"], env) == 1
+    assert json.loads(capsys.readouterr().out)["changed"] == ["pgpool.conf", "pool_passwd"]
 
 
 def test_the_run_directory_may_be_named_in_a_file(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     boot_there(site)
-    assert program.run(["--once"], {"PGPOOL_RUN_DIR_FILE": str(site.file("run_dir", f"{site.run_dir}\n"))}) == 0
+    assert (
+        program.run(["--once", "--dry-run"], {"PGPOOL_RUN_DIR_FILE": str(site.file("run_dir", f"{site.run_dir}\n"))})
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["changed"] == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["--nope"], ["--once", "x"]])
+@pytest.mark.parametrize("arguments", [["--nope"], ["--once", "x"], ["--dry-run"], ["status", "x"]])
 def test_wrong_usage_ends_with_64(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         program.run(arguments, {})
@@ -208,7 +218,7 @@ def test_without_a_boot_there_is_nothing_to_compare(site: Site, state: str) -> N
     elif state == "nothing live":
         (site.run_dir / "current").unlink()
     with pytest.raises(program.NotBootedError) as raised:
-        program.run(["--once"], {"PGPOOL_RUN_DIR": str(site.run_dir)})
+        program.run(["--once", "--dry-run"], {"PGPOOL_RUN_DIR": str(site.run_dir)})
     assert raised.value.exit_code == 73
     assert str(raised.value).startswith(f"{site.run_dir} holds no booted configuration: ")
 
@@ -218,4 +228,4 @@ def test_a_pgpool_that_this_sidecar_does_not_know_is_told(site: Site) -> None:
     path = site.run_dir / INPUTS
     path.write_text(path.read_text().replace("4.6.1", "3.7.1"))
     with pytest.raises(ProgramUnusableError, match=r"pgpool 3\.7\.1 has other parameters"):
-        program.run(["--once"], {"PGPOOL_RUN_DIR": str(site.run_dir)})
+        program.run(["--once", "--dry-run"], {"PGPOOL_RUN_DIR": str(site.run_dir)})

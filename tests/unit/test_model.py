@@ -174,9 +174,9 @@ def test_any_other_key_is_taken(site: Site, key: str) -> None:
 
 
 def test_every_default_can_be_overridden_once(site: Site) -> None:
-    conf = site.conf(PGPOOL_PARAMS_HEALTH_CHECK_PERIOD="1min", PGPOOL_PARAMS_SYSLOG_IDENT="my pool 100%")
+    conf = site.conf(PGPOOL_PARAMS_HEALTH_CHECK_PERIOD="1min", PGPOOL_PARAMS_FAILOVER_COMMAND="my pool 100%")
     assert conf["health_check_period"] == "60"
-    assert conf["syslog_ident"] == "'my pool 100%'"
+    assert conf["failover_command"] == "'my pool 100%'"
     assert conf["health_check_timeout"] == "5"
 
 

@@ -12,6 +12,7 @@ from entrypoint import __version__, reference
 
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("entrypoint", "sidecar")
+SIDECARS_OWN = ("prometheus-client", "psycopg", "watchfiles")
 
 
 def run(*command: str | Path, cwd: Path, **env: str) -> str:
@@ -54,7 +55,19 @@ def test_the_wheel_is_named_so_that_it_replaces_nobody_elses(wheel: Path) -> Non
     metadata = ZipFile(wheel).read(f"pgpool_entrypoint-{__version__}.dist-info/METADATA").decode()
     assert "\nClassifier: Private :: Do Not Upload\n" in metadata
     requirements = [line.split()[1] for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
-    assert [name.split(">")[0] for name in requirements] == ["cryptography"]
+    names = [name.split(">")[0] for name in requirements]
+    assert names == ["cryptography", *SIDECARS_OWN]
+
+
+def test_booting_loads_nothing_that_only_the_sidecar_needs(tmp_path: Path) -> None:
+    modules = [f"entrypoint.{path.stem}" for path in (PROJECT / "entrypoint").glob("*.py") if path.stem != "__init__"]
+    assert "entrypoint.boot" in modules
+    load = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]; print(*sys.modules)"
+    loaded = run(sys.executable, "-c", load, *modules, cwd=tmp_path, PYTHONPATH=str(PROJECT)).split()
+    assert set(modules) <= set(loaded)
+    assert not {name.replace("-", "_") for name in SIDECARS_OWN} & set(loaded)
+    found = "import prometheus_client, psycopg, watchfiles"
+    assert run(sys.executable, "-c", found, cwd=tmp_path) == ""
 
 
 def test_both_programs_are_installed(wheel: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import publish as module
 from entrypoint.errors import PublishError
 from entrypoint.model import CURRENT
 from entrypoint.publish import GENERATIONS, publish, replace_file, write_files
@@ -353,7 +352,3 @@ def test_no_message_shows_a_content(tmp_path: Path) -> None:
     assert "100%" not in str(raised.value)
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
-
-
-def test_no_more_than_two_generations_are_kept() -> None:
-    assert module._KEPT == 2  # noqa: SLF001

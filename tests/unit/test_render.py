@@ -41,7 +41,7 @@ def test_every_option_at_once_is_rendered_as_it_always_was(site: Site, name: str
         "PGPOOL_PARAMS_HEALTH_CHECK_PERIOD": "1min",
         "PGPOOL_PARAMS_HEALTH_CHECK_PERIOD1": "1min",
         "PGPOOL_PARAMS_UNIX_SOCKET_PERMISSIONS": "0770",
-        "PGPOOL_PARAMS_SYSLOG_IDENT": 'my "pool" 100% # \\',
+        "PGPOOL_PARAMS_FAILOVER_COMMAND": 'my "pool" 100% # \\',
         "PGPOOL_PARAMS_ALLOW_SQL_COMMENTS": "YES",
         "PGPOOL_PARAMS_CLIENT_MIN_MESSAGES": "Warning",
     }
@@ -79,7 +79,7 @@ def test_equal_inputs_give_equal_trees(proof_of_concept: Site) -> None:
 
 def test_the_order_of_the_inputs_does_not_matter(proof_of_concept: Site, tmp_path: Path) -> None:
     parameters = {
-        "PGPOOL_PARAMS_SYSLOG_IDENT": "x %",
+        "PGPOOL_PARAMS_FAILOVER_COMMAND": "x %",
         "PGPOOL_PARAMS_LOG_CONNECTIONS": "on",
         "PGPOOL_PARAMS_MAX_POOL": "2",
     }
@@ -162,8 +162,8 @@ def test_the_users_pool_hba_conf_is_used_whole(site: Site, content: str, rendere
 
 
 def test_values_are_never_taken_for_templates(site: Site) -> None:
-    conf = site.conf(PGPOOL_PARAMS_SYSLOG_IDENT="{{ 7 * 7 }} {% x %} {# y #} 100%")
-    assert conf["syslog_ident"] == "'{{ 7 * 7 }} {% x %} {# y #} 100%'"
+    conf = site.conf(PGPOOL_PARAMS_FAILOVER_COMMAND="{{ 7 * 7 }} {% x %} {# y #} 100%")
+    assert conf["failover_command"] == "'{{ 7 * 7 }} {% x %} {# y #} 100%'"
     site.user("{{ role }}", "{{ 7 * 7 }} 100%")
     assert b"{{ role }}:TEXT{{ 7 * 7 }} 100%\n" in site.tree().files["pool_passwd"]
 

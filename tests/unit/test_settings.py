@@ -52,6 +52,8 @@ def test_only_the_backends_are_required() -> None:
     assert settings.sidecar_http == ("", 9719)
     assert settings.sidecar_restart == "auto"
     assert (settings.sidecar_restart_spread, settings.sidecar_reread) == (60.0, 10.0)
+    assert settings.sidecar_removal_grace == 600.0
+    assert (settings.sidecar_database, settings.sidecar_log) == ("postgres", "logfmt")
     assert settings.params == ()
     assert list(settings.found) == ["PGPOOL_BACKENDS"]
 
@@ -70,6 +72,7 @@ def test_every_name_is_unique_and_every_default_is_valid() -> None:
         assert not (setting.required and setting.default)
 
 
+DURATIONS = ("PGPOOL_SIDECAR_RESTART_SPREAD", "PGPOOL_SIDECAR_REREAD", "PGPOOL_SIDECAR_REMOVAL_GRACE")
 PATHS = ("PGPOOL_USERS_DIR", "PGPOOLKEYFILE", "PGPOOL_HBA_FILE", "PGPOOL_TLS_DIR", "PGPOOL_RUN_DIR")
 NOT_ABSOLUTE = ("is not an absolute path", "begin it with /")
 NO_CONTROL = (LINE_END, "give the name alone")
@@ -82,6 +85,7 @@ LONG_PCP_PASSWORD = ("is longer than 120 bytes, which the pcp tools cannot read"
 NO_PATRONI = ("is neither on, off nor a list of URLs", "write on, off, or http://HOST:8008 for each node")
 NO_ADDRESS = ("is not an address", "write [HOST]:PORT, such as :9719 or 127.0.0.1:9719")
 NO_POLICY = ("is not a restart policy", "write auto or never")
+NO_LOG_FORMAT = ("is not a log format", "write logfmt or json")
 NO_DURATION = ("is not a duration", "write a whole number with a unit: ms, s, min or h")
 
 
@@ -105,9 +109,12 @@ NO_DURATION = ("is not a duration", "write a whole number with a unit: ms, s, mi
         ("PGPOOL_SIDECAR_HTTP", "localhost:9719", ("localhost", 9719)),
         ("PGPOOL_SIDECAR_RESTART", "auto", "auto"),
         ("PGPOOL_SIDECAR_RESTART", "never", "never"),
+        ("PGPOOL_SIDECAR_DATABASE", "my data 100%", "my data 100%"),
+        ("PGPOOL_SIDECAR_LOG", "logfmt", "logfmt"),
+        ("PGPOOL_SIDECAR_LOG", "json", "json"),
         *(
             (name, value, seconds)
-            for name in ("PGPOOL_SIDECAR_RESTART_SPREAD", "PGPOOL_SIDECAR_REREAD")
+            for name in DURATIONS
             for value, seconds in (("0s", 0.0), ("250ms", 0.25), ("1s", 1.0), ("2min", 120.0), ("1h", 3600.0))
         ),
     ],
@@ -146,9 +153,11 @@ def test_a_value_is_read(name: str, value: str, expected: object) -> None:
             for value in ("9719", ":0", ":65536", ":", "h:", "::1:9719", "[h]:1", ":1\n", "a b:1", ":٣")
         ),
         *(("PGPOOL_SIDECAR_RESTART", value, NO_POLICY) for value in ("Auto", "always", " auto", "on")),
+        *(("PGPOOL_SIDECAR_LOG", value, NO_LOG_FORMAT) for value in ("JSON", "text", " json", "json\n")),
+        *(("PGPOOL_SIDECAR_DATABASE", value, NO_CONTROL) for value in ("a\n", "a\tb", "a\x00")),
         *(
             (name, value, NO_DURATION)
-            for name in ("PGPOOL_SIDECAR_RESTART_SPREAD", "PGPOOL_SIDECAR_REREAD")
+            for name in DURATIONS
             for value in ("1", "s", "-1s", "1.5s", "1 s", "1m", "1S", "1s\n", "1d", "\u0661s", "1234567890s")
         ),
     ],
@@ -216,9 +225,9 @@ def test_every_setting_can_stand_in_a_file(tmp_path: Path, setting: str, newline
         "PGPOOL_PATRONI": "on",
         "PGPOOL_SIDECAR_HTTP": ":1",
         "PGPOOL_SIDECAR_RESTART": "never",
+        "PGPOOL_SIDECAR_LOG": "json",
     }
-    durations = ("PGPOOL_SIDECAR_RESTART_SPREAD", "PGPOOL_SIDECAR_REREAD")
-    value = values.get(setting, "5s" if setting in durations else "/a" if setting in PATHS else "other")
+    value = values.get(setting, "5s" if setting in DURATIONS else "/a" if setting in PATHS else "other")
     (tmp_path / "value").write_text(value + newline)
     problems = Problems()
     env = {"PGPOOL_BACKENDS": BACKENDS, f"{setting}_FILE": str(tmp_path / "value")}
