@@ -1,0 +1,313 @@
+"""Would PostgreSQL's primary, or pgpool, accept this password now? Asked by logging in.
+
+libpq keeps the SQLSTATE of a failed login to itself, and its text is in the server's language. So the error is
+read from the socket before libpq takes it away; where TLS hides it, PostgreSQL's English words must do.
+Logins use SCRAM alone: no server is ever told the password.
+"""
+
+import os
+import re
+import select
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+from entrypoint.backends import Backend
+from entrypoint.secret import Secret
+
+
+class Outcome(Enum):
+    """What a login says about a password."""
+
+    ACCEPTED = auto()
+    REJECTED = auto()
+    UNKNOWN = auto()
+    """Nothing: not reachable, starting, full, no entry in pg_hba.conf, no answer in time …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The answer, and why; never with a server's own words, for those could hold anything."""
+
+    outcome: Outcome
+    reason: str
+
+
+class Answer(Enum):
+    """What one server says."""
+
+    PRIMARY = "accepted by the primary"
+    STANDBY = "accepted by a standby"
+    SOMEBODY = "accepted, without saying whether this is the primary"
+    REJECTED = "rejected"
+    UNKNOWN = "no answer"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSays:
+    """One server's answer; `reason` tells more about a refusal or a silence."""
+
+    server: str
+    answer: Answer
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.server}: {self.answer.value}{f' ({self.reason})' if self.reason else ''}"
+
+
+class Servers:
+    """The PostgreSQL servers behind pgpool, asked directly."""
+
+    def __init__(self, backends: Sequence[Backend], database: str, *, seconds: float = 3.0) -> None:
+        """Ask nobody yet.
+
+        Args:
+            backends: the servers.
+            database: where to log in; others are tried when that one is not to be entered.
+            seconds: how long one server may take.
+        """
+        self._backends = list(backends)
+        self._database = database
+        self._seconds = seconds
+        self._primary: str | None = None
+
+    def attempt(self, role: str, password: Secret) -> Attempt:
+        """Whether the primary would accept this password now.
+
+        The server that was the primary last time is asked first, so that there usually is one login in all.
+        """
+        said: list[ServerSays] = []
+        for backend in sorted(self._backends, key=lambda backend: backend.name != self._primary):
+            said.append(self._ask(backend, role, password))
+            if said[-1].answer is Answer.PRIMARY:
+                self._primary = backend.name
+                break
+        return combine(said, self._primary)
+
+    def _ask(self, backend: Backend, role: str, password: Secret) -> ServerSays:
+        until = time.monotonic() + self._seconds
+        at = {"host": backend.host, "port": str(backend.port)}
+        entered = ""
+        refused: Refusal | None = None
+        # The further databases and TLS are for pg_hba.conf that lets nobody into the first, or not in plain text.
+        ways = [(database, "disable") for database in (self._database, role, "postgres", "template1")]
+        ways.insert(1, (self._database, "require"))
+        for database, tls in dict.fromkeys(ways):
+            conninfo = _conninfo({**at, "sslmode": tls, "user": role, "dbname": database}, password)
+            result = _query(conninfo, "SELECT pg_is_in_recovery()", until)
+            if not isinstance(result, Refusal):
+                return ServerSays(backend.name, Answer.STANDBY if result == b"t" else Answer.PRIMARY)
+            if result.sqlstate in _AFTER_PASSWORD:
+                entered = result.reason
+            elif result.rejects:
+                return ServerSays(backend.name, Answer.REJECTED, result.reason)
+            elif not result.lacks_hba and refused is None:
+                return ServerSays(backend.name, Answer.UNKNOWN, result.reason)
+            refused = refused or result
+        if entered:
+            return ServerSays(backend.name, Answer.SOMEBODY, entered)
+        return ServerSays(backend.name, Answer.UNKNOWN, refused.reason if refused else "")
+
+
+def combine(said: Sequence[ServerSays], primary: str | None) -> Attempt:
+    """What the servers' answers mean together.
+
+    A standby may lag behind: neither its acceptance nor its rejection is the primary's.
+
+    Args:
+        said: one answer of each server; servers after one that accepts as the primary need not be asked.
+        primary: the server that last answered as the primary.
+    """
+    reason = "; ".join(map(str, said)) or "there is no server to ask"
+    answers = [each.answer for each in said]
+    of_primary = [each.answer for each in said if each.server == primary]
+    rejected = Answer.REJECTED in answers
+    if Answer.PRIMARY in answers or Answer.SOMEBODY in of_primary:
+        return Attempt(Outcome.ACCEPTED, reason)
+    if Answer.SOMEBODY in answers and not {Answer.REJECTED, Answer.UNKNOWN} & set(answers):
+        return Attempt(Outcome.ACCEPTED, reason)  # by all of them, so by the primary
+    if rejected and (Answer.REJECTED in of_primary or Answer.UNKNOWN not in answers or Answer.STANDBY in answers):
+        return Attempt(Outcome.REJECTED, reason)
+    return Attempt(Outcome.UNKNOWN, reason)
+
+
+def through_pgpool(run_dir: Path, port: int, role: str, password: Secret, *, seconds: float = 5.0) -> Attempt:
+    """One fresh login through pgpool as a client would, with a query.
+
+    Over the socket in the run directory; over TCP when pool_hba.conf lets nobody in there. Never by a cached
+    connection: those to the database `postgres` are not kept (src/protocol/child.c). What pgpool 4.6 says, always
+    with SQLSTATE XX000 and in English:
+
+    - wrong password: `authentication failed`, `username "…" or password does not exist in backend`;
+    - a role without an entry in pool_passwd: `SCRAM authentication failed`, `pool_passwd file does not contain …`;
+    - right for pgpool, refused by PostgreSQL behind it: `backend authentication failed` for the password,
+      `unable to get session context` for the rest (NOLOGIN, connection limit, no right to connect);
+    - a backend that cannot be reached: `failed to create a backend connection`; once all are down, 08S01;
+    - no free child: nothing, until one is free.
+
+    The first two are REJECTED, all else is UNKNOWN.
+    """
+    until = time.monotonic() + seconds
+    result: bytes | Refusal | None = None
+    # Not sslmode=prefer: libpq would try again in plain text after any refusal, and tell about that one.
+    for host, tls, otherwise in (
+        (str(run_dir), "disable", "client authentication failed"),
+        ("127.0.0.1", "require", "server does not support SSL"),
+        ("127.0.0.1", "disable", ""),
+    ):
+        who = {"host": host, "port": str(port), "sslmode": tls, "user": role, "dbname": "postgres"}
+        result = _query(_conninfo(who, password), "SELECT 1", until)
+        if not isinstance(result, Refusal) or otherwise not in result.words:
+            break
+    if not isinstance(result, Refusal):
+        return Attempt(Outcome.ACCEPTED, "logged in through pgpool")
+    refusals = {
+        f'username "{role}" or password does not exist in backend': "pgpool has another password",
+        f'pool_passwd file does not contain an entry for "{role}"': "pgpool has no entry in pool_passwd",
+    }
+    if reason := refusals.get(result.detail):
+        return Attempt(Outcome.REJECTED, reason)
+    return Attempt(Outcome.UNKNOWN, _POOL_MEANINGS.get(result.words, result.reason))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A login or a query that failed; `words` and `detail` are the server's, not to be shown."""
+
+    reason: str
+    sqlstate: str | None = None
+    words: str = ""
+    detail: str = ""
+
+    @property
+    def lacks_hba(self) -> bool:
+        """No line of pg_hba.conf fits, or one says `reject`; the file's name is the same in every language."""
+        return self.sqlstate == _NO_ROLE and "pg_hba.conf" in self.words
+
+    @property
+    def rejects(self) -> bool:
+        """The role cannot log in with this password."""
+        return self.sqlstate == _NOT_THIS_ONE or (self.sqlstate == _NO_ROLE and not self.lacks_hba)
+
+
+_NOT_THIS_ONE = "28P01"
+_NO_ROLE = "28000"
+_NO_DATABASE = "3D000"
+_NO_RIGHT = "42501"
+_AFTER_PASSWORD = (_NO_DATABASE, _NO_RIGHT)
+"""Refusals that come when the password has been accepted already (InitPostgres, src/backend/utils/init/postinit.c)."""
+
+_MEANINGS = {
+    _NOT_THIS_ONE: "wrong password",
+    _NO_ROLE: "the role may not log in",
+    _NO_DATABASE: "there is no such database",
+    _NO_RIGHT: "no right to connect to the database",
+    "53300": "too many connections",
+    "57P01": "shutting down",
+    "57P03": "starting up, or shutting down",
+}
+_ENGLISH = (
+    ("password authentication failed", _NOT_THIS_ONE),
+    ("pg_hba.conf", _NO_ROLE),
+    ("is not permitted to log in", _NO_ROLE),
+    ("permission denied for database", _NO_RIGHT),
+)
+_POOL_MEANINGS = {
+    "client authentication failed": "pool_hba.conf does not let the role in",
+    "backend authentication failed": "PostgreSQL refuses the password that pgpool has",
+    "unable to get session context": "PostgreSQL refuses the session",
+    "failed to create a backend connection": "pgpool reaches no PostgreSQL",
+    "pgpool is not accepting any new connections": "pgpool has no node that is up",
+}
+
+
+def _conninfo(parameters: dict[str, str], password: Secret) -> str:
+    fixed = {"passfile": os.devnull, "gssencmode": "disable", "application_name": "pgpool-sidecar"}
+    if pq.version() >= 160000:
+        fixed["require_auth"] = "scram-sha-256"
+    return make_conninfo("", password=password.reveal(), **fixed, **parameters)
+
+
+def _query(conninfo: str, query: str, until: float) -> bytes | Refusal | None:
+    """Log in, ask for one value, leave politely; all of it before `until` on the monotonic clock."""
+    connection = pq.PGconn.connect_start(conninfo.encode())
+    try:
+        refusal = _connect(connection, until)
+        if refusal is not None:
+            return refusal
+        connection.send_query(query.encode())
+        while connection.is_busy():
+            _wait(connection, until)
+            connection.consume_input()
+        result = connection.get_result()
+        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+            state = result and result.error_field(pq.DiagnosticField.SQLSTATE)
+            return _refusal(state.decode() if state else None, "")
+        return result.get_value(0, 0)
+    except TimeoutError:
+        return Refusal("no answer in time")
+    except psycopg.OperationalError:
+        return Refusal("the connection broke")
+    finally:
+        connection.finish()
+
+
+def _connect(connection: pq.abc.PGconn, until: float) -> Refusal | None:
+    while connection.status != pq.ConnStatus.BAD:
+        poll = connection.connect_poll()
+        if poll == pq.PollingStatus.OK:
+            return None
+        if poll == pq.PollingStatus.FAILED:
+            break
+        _wait(connection, until, write=poll == pq.PollingStatus.WRITING)
+        if found := error_in(_peek(connection.socket)):
+            return _refusal(*found)
+    text = connection.get_error_message()
+    state = next((state for phrase, state in _ENGLISH if phrase in text), None)
+    said = re.search(r"(?:FATAL|ERROR):  (.*)(?:\nDETAIL:  (.*))?", text)
+    return _refusal(state, *((said[1], said[2] or "") if said else (text, "")))
+
+
+def _wait(connection: pq.abc.PGconn, until: float, *, write: bool = False) -> None:
+    """Until the server can be talked to. Raises TimeoutError."""
+    sockets = [connection.socket]
+    left = max(0.0, until - time.monotonic())
+    if not any(select.select([] if write else sockets, sockets if write else [], [], left)):
+        raise TimeoutError
+
+
+def _peek(descriptor: int) -> bytes:
+    """What has arrived, left in place for libpq."""
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        try:
+            return copy.recv(65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            return b""
+
+
+def error_in(stream: bytes) -> tuple[str, str, str] | None:
+    """SQLSTATE, message and detail of an error among what a server sent (the manual: Message Formats)."""
+    while len(stream) > 5:
+        end = 1 + int.from_bytes(stream[1:5])
+        if stream[:1] == b"E":
+            fields = {field[:1]: field[1:].decode(errors="replace") for field in stream[5:end].split(b"\0")}
+            return fields.get(b"C", ""), fields.get(b"M", ""), fields.get(b"D", "")
+        stream = stream[end:]
+    return None
+
+
+def _refusal(sqlstate: str | None, words: str, detail: str = "") -> Refusal:
+    if sqlstate == _NO_ROLE and "pg_hba.conf" in words:
+        reason = f"{sqlstate}: pg_hba.conf does not let the role in"
+    elif sqlstate:
+        reason = f"{sqlstate}: {_MEANINGS.get(sqlstate, 'refused')}"
+    else:
+        reason = "does not ask for SCRAM" if "authentication method requirement" in words else "not reachable"
+    return Refusal(reason, sqlstate, words, detail)
