@@ -276,7 +276,7 @@ def _process(record: Record) -> Process:
         connected_to_backend=record["Backend connection time"] or None,
         client_connected=record["Client connection time"] or None,
         client_disconnected=record["Client disconnection time"] or None,
-        client_idle=int(record["Client idle duration"]),
+        client_idle=int(record["Client idle duration"].split()[0]),  # a remark may follow, as with the times
         load_balance_node=record["Load balance node"] == "1",
     )
 
