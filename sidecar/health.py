@@ -13,6 +13,7 @@ from entrypoint.errors import EntrypointError
 from entrypoint.inputs import INPUTS, read_inputs
 from entrypoint.pcp import PcpAddress, PcpAnswer, run_pcp
 from entrypoint.probe import Verdict
+from sidecar.pcp import PcpError
 
 _CONNECT_SECONDS = 1.0
 
@@ -52,7 +53,7 @@ def _judge(
 
     try:
         return judge(ask(), accepts)
-    except EntrypointError as error:
+    except (EntrypointError, PcpError) as error:
         # A tool that we cannot run, for lack of memory, say, is no reason to kill a pgpool that serves.
         good = accepts()
         return Verdict(good, f"{error}; pgpool's own socket accepts {'connections' if good else 'none'}")

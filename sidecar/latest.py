@@ -38,7 +38,7 @@ class Latest(Generic[T]):
         """The latest answer, waiting at most `patience` seconds for a new one; None when there never was any."""
         with self._changed:
             if not self._asking and not self._is_fresh():
-                threading.Thread(target=self._run, daemon=True).start()
+                threading.Thread(target=self._run, args=(self._clock(),), daemon=True).start()
                 self._asking = True
             self._changed.wait_for(lambda: not self._asking, patience)
             if self._answer is None:
@@ -49,8 +49,7 @@ class Latest(Generic[T]):
     def _is_fresh(self) -> bool:
         return self._answer is not None and self._clock() - self._answer[1] < self._fresh
 
-    def _run(self) -> None:
-        asked = self._clock()
+    def _run(self, asked: float) -> None:
         try:
             value = self._ask()
             with self._changed:
