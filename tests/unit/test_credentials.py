@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from psycopg import pq
 from psycopg.pq.abc import PGconn
 
-from entrypoint.credentials import MAX_AES_BYTES, MAX_TEXT_BYTES, aes_encrypter, pcp_hash, text_entry
+from entrypoint.credentials import (
+    MAX_AES_BYTES,
+    MAX_TEXT_BYTES,
+    aes_decrypter,
+    aes_encrypter,
+    pcp_hash,
+    text_entry,
+)
 from entrypoint.quoting import pool_passwd_field
 from entrypoint.saslprep import prepared
 
@@ -101,6 +108,39 @@ def test_one_encrypter_serves_many_passwords() -> None:
 def test_another_key_gives_another_entry() -> None:
     password, entry = AES_VECTORS[1]
     assert aes_encrypter(f"{KEY} ")(password) != entry
+
+
+@pytest.mark.parametrize(("password", "entry"), AES_VECTORS)
+def test_what_pg_enc_wrote_is_decrypted(password: str, entry: str) -> None:
+    assert aes_decrypter(KEY)(entry) == password
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=100), st.text(st.characters(codec="utf-8"), min_size=1))
+def test_what_was_encrypted_is_decrypted_with_the_same_key(password: str, key: str) -> None:
+    assert aes_decrypter(key)(aes_encrypter(key)(password)) == password
+
+
+@pytest.mark.parametrize(("password", "entry"), AES_VECTORS)
+def test_another_key_decrypts_nothing(password: str, entry: str) -> None:
+    assert [aes_decrypter(key)(entry) for key in (f"{KEY} ", "", "a fixed key 10%", password)] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "",
+        "AES",
+        "AESnot base64 %",
+        "AESäöü%",
+        "AESQUJD",  # less than a block
+        "AES" + b64encode(bytes(17)).decode(),
+        "TEXTplain pass 100%",
+        "md50123456789abcdef0123456789abcdef",
+        *(entry[:-1] for _, entry in AES_VECTORS),
+    ],
+)
+def test_what_is_no_entry_is_not_decrypted(entry: str) -> None:
+    assert aes_decrypter(KEY)(entry) is None
 
 
 def test_the_longest_password_still_fits_into_pgpools_buffer() -> None:
@@ -193,6 +233,13 @@ def test_the_model_of_pgpools_reader_sees_what_unescaped_text_would_do() -> None
 )
 def test_a_password_is_prepared_as_clients_do_it(password: str, expected: str) -> None:
     assert prepared(password) == expected
+
+
+@given(
+    st.text(st.characters(codec="utf-8")) | st.text(st.sampled_from("a%\u00a0ﬁ²\u00ad\u200b\u0007א\u0301\u1e9b\u0323"))
+)
+def test_what_is_prepared_stays_as_it_is(password: str) -> None:
+    assert prepared(prepared(password)) == prepared(password)
 
 
 @pytest.fixture(scope="module")

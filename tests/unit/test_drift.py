@@ -9,7 +9,7 @@ import pytest
 import sidecar.__main__ as program
 from entrypoint import boot, pipeline
 from entrypoint.errors import ConfigurationError, ProgramUnusableError
-from entrypoint.inputs import INPUTS, PCP_PASSWORD, read_inputs
+from entrypoint.inputs import CHECK_KEY, INPUTS, PCP_PASSWORD, read_inputs
 from entrypoint.program import Program
 from entrypoint.publish import publish
 from entrypoint.render import render
@@ -127,6 +127,20 @@ def test_a_boot_with_a_given_password_forgets_the_one_it_made(site: Site) -> Non
     assert (site.run_dir / PCP_PASSWORD).exists()
     boot_there(site, PGPOOL_PCP_PASSWORD=PCP)
     assert not (site.run_dir / PCP_PASSWORD).exists()
+
+
+def test_a_boot_with_a_given_key_forgets_the_one_it_made(site: Site) -> None:
+    boot_there(site)
+    made = site.run_dir / CHECK_KEY
+    assert len(made.read_text()) == 48
+    assert made.stat().st_mode & 0o777 == 0o600
+    before = made.read_text()
+    tree = boot_there(site)
+    assert made.read_text() != before
+    assert sidecars(site) == tree
+    tree = boot_there(site, **key(site))
+    assert not made.exists()
+    assert sidecars(site) == tree
 
 
 def test_a_rotated_password_changes_pool_passwd_and_the_marker_of_its_generation(site: Site) -> None:

@@ -326,3 +326,14 @@ def test_preparing_without_an_administrators_password_makes_a_new_one_each_time(
     assert all(len(password.reveal()) >= 32 for password in made)
     given = pipeline.prepare({**site.env, "PGPOOL_PCP_PASSWORD": PCP}, None, site.now)[0]
     assert given.model.pcp_password == Secret(PCP)
+
+
+def test_a_key_for_the_check_role_is_made_up_for_a_run_alone(site: Site) -> None:
+    first, second = [pipeline.prepare(site.env, None, site.now, to_run=True)[0].model.check_key for _ in range(2)]
+    assert first is not None
+    assert second is not None
+    assert len(first.reveal()) == 48
+    assert first != second
+    assert pipeline.prepare(site.env, None, site.now)[0].model.check_key is None
+    site.env["PGPOOLKEYFILE"] = str(site.file("key", "key 100%\n"))
+    assert pipeline.prepare(site.env, None, site.now, to_run=True)[0].model.check_key == Secret("key 100%")

@@ -99,6 +99,22 @@ def test_encrypted_passwords_are_shorter(site: Site) -> None:
     assert told(site.problem(PGPOOLKEYFILE=key))[2] == what
 
 
+def test_the_check_roles_password_is_encrypted_even_without_a_key_and_so_as_short(site: Site) -> None:
+    site.user("sr_check", "%" + " ü" * 26)  # 79 bytes
+    site.user("n8n", "x" * 124)
+    site.resolve()
+    origin = str(site.user("sr_check", "%" + " ü" * 26 + "x"))
+    what = (
+        "has 80 bytes; pgpool cuts entries after 79 when they are encrypted, "
+        "as the check role's always is in pgpool.conf"
+    )
+    expected = ("password of role 'sr_check'", origin, what, "choose a shorter password")
+    assert told(site.problem()) == expected
+    site.check_key = None  # `check` says what a boot would say
+    assert told(site.problem()) == expected
+    site.resolve(PGPOOL_CHECK_USER="app", PGPOOL_USERS_DIR=str(site.file("others/app", "a %").parent))
+
+
 @pytest.mark.parametrize(
     "password", ["x" * 124, "md5 100%", "MD50123456789abcdef0123456789abcdef", "AES %", "TEXT %", " ", "'"]
 )

@@ -3,7 +3,11 @@
 import os
 import re
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,12 +15,23 @@ import pytest
 
 from entrypoint.errors import PublishError
 from entrypoint.model import CURRENT
-from entrypoint.publish import GENERATIONS, publish, replace_file, write_files
+from entrypoint.publish import (
+    BOOTED,
+    GENERATIONS,
+    VERIFIED,
+    SupersededError,
+    mark,
+    marked,
+    publish,
+    replace_file,
+    write_files,
+)
 from entrypoint.tree import Tree
 
 FIRST = Tree({"pgpool.conf": b"port = 1\n", "pool_passwd": b"n8n:TEXTfirst pass 100%\n"})
 SECOND = Tree({"pgpool.conf": b"port = 1\n", "pool_passwd": b"n8n:TEXTsecond pass 100%\n", "tls.crt": b"pem"})
 THIRD = Tree({"pgpool.conf": b"port = 3\n", "pool_passwd": b"n8n:TEXTthird pass 100%\n"})
+FOURTH = Tree({"pgpool.conf": b"port = 4\n", "pool_passwd": b"n8n:TEXTfourth pass 100%\n"})
 
 # Every call by which publishing changes something, or makes a change last.
 OPERATIONS = ("mkdir", "open", "fsync", "rename", "replace", "symlink", "unlink", "rmdir")
@@ -147,6 +162,26 @@ def test_what_a_killed_predecessor_left_is_removed(tmp_path: Path) -> None:
     assert generations(tmp_path) == [FIRST.digest]
 
 
+@pytest.mark.parametrize("kind", ["file", "directory", "dangling link", "link to what is live"])
+def test_what_lies_beside_the_generations_is_removed_when_it_is_old(tmp_path: Path, kind: str) -> None:
+    """A young one may be another program's, which is about to rename it."""
+    publish(FIRST, tmp_path)
+    abandoned = tmp_path / ".new-0123"
+    if kind == "file":
+        abandoned.write_bytes(b"half")
+    elif kind == "directory":
+        (abandoned / "deep").mkdir(parents=True)
+    else:
+        abandoned.symlink_to("nowhere" if kind == "dangling link" else Path(GENERATIONS) / FIRST.digest)
+    publish(FIRST, tmp_path)
+    assert abandoned in tmp_path.iterdir()
+    old = time.time() - 61
+    os.utime(abandoned, (old, old), follow_symlinks=False)
+    publish(FIRST, tmp_path)
+    assert abandoned not in tmp_path.iterdir()
+    assert live(tmp_path) == FIRST.files
+
+
 @pytest.mark.parametrize("damage", ["truncated", "missing", "more", "emptied"])
 def test_a_damaged_generation_is_repaired(tmp_path: Path, damage: str) -> None:
     generation = publish(FIRST, tmp_path)
@@ -221,6 +256,150 @@ def test_everything_is_on_disk_before_it_is_pointed_to(tmp_path: Path, monkeypat
     ]
 
 
+# --- marks ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_booted_and_what_was_verified_are_kept(tmp_path: Path) -> None:
+    publish(FIRST, tmp_path)
+    mark(tmp_path, BOOTED, FIRST.digest)
+    publish(SECOND, tmp_path)
+    mark(tmp_path, VERIFIED, SECOND.digest)
+    fifth = Tree({"pgpool.conf": b"port = 5\n"})
+    for tree in (THIRD, FOURTH, fifth, THIRD, FOURTH):
+        publish(tree, tmp_path)
+    assert generations(tmp_path) == sorted(tree.digest for tree in (FIRST, SECOND, THIRD, FOURTH))
+    assert contents(tmp_path / BOOTED) == FIRST.files
+    assert contents(tmp_path / VERIFIED) == SECOND.files
+    mark(tmp_path, BOOTED, FOURTH.digest)
+    mark(tmp_path, VERIFIED, FOURTH.digest)
+    publish(FIRST, tmp_path)
+    assert generations(tmp_path) == sorted(tree.digest for tree in (FIRST, THIRD, FOURTH))
+
+
+def test_a_mark_names_its_generation_and_since_when(tmp_path: Path) -> None:
+    assert [marked(tmp_path, name) for name in (CURRENT, BOOTED, VERIFIED)] == [None, None, None]
+    publish(FIRST, tmp_path)
+    mark(tmp_path, BOOTED, FIRST.digest)
+    assert [marked(tmp_path, name) for name in (CURRENT, BOOTED, VERIFIED)] == [FIRST.digest, FIRST.digest, None]
+    assert (tmp_path / BOOTED).readlink() == Path(GENERATIONS) / FIRST.digest
+    os.utime(tmp_path / BOOTED, (1, 1), follow_symlinks=False)
+    before = time.time()
+    mark(tmp_path, BOOTED, FIRST.digest)
+    assert (tmp_path / BOOTED).lstat().st_mtime >= before - 1
+
+
+def test_a_generation_that_is_gone_cannot_be_marked(tmp_path: Path) -> None:
+    publish(FIRST, tmp_path)
+    mark(tmp_path, VERIFIED, FIRST.digest)
+    with pytest.raises(SupersededError):
+        mark(tmp_path, VERIFIED, SECOND.digest)
+    assert marked(tmp_path, VERIFIED) == FIRST.digest
+
+
+def test_a_mark_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    publish(FIRST, tmp_path)
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(PublishError, match=f"cannot write below PGPOOL_RUN_DIR {tmp_path}: Permission denied"):
+            mark(tmp_path, BOOTED, FIRST.digest)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+# --- more than one publisher ----------------------------------------------------------------------------------------
+
+
+def test_only_what_was_seen_is_replaced(tmp_path: Path) -> None:
+    with pytest.raises(SupersededError):
+        publish(SECOND, tmp_path, replacing=FIRST.digest)
+    assert marked(tmp_path, CURRENT) is None
+    publish(FIRST, tmp_path)
+    assert publish(SECOND, tmp_path, replacing=FIRST.digest) == tmp_path / GENERATIONS / SECOND.digest
+    with pytest.raises(SupersededError):
+        publish(THIRD, tmp_path, replacing=FIRST.digest)
+    assert live(tmp_path) == SECOND.files
+    assert generations(tmp_path) == sorted([FIRST.digest, SECOND.digest])
+
+
+COUNT = """
+import sys
+from pathlib import Path
+from entrypoint.model import CURRENT
+from entrypoint.publish import GENERATIONS, SupersededError, marked, publish
+from entrypoint.tree import Tree
+
+run_dir, left = Path(sys.argv[1]), int(sys.argv[2])
+while left:
+    seen = marked(run_dir, CURRENT)
+    try:
+        count = int((run_dir / GENERATIONS / seen / "count").read_bytes()) + 1
+        publish(Tree({"count": b"%d" % count, "twin": b"%d" % count}), run_dir, replacing=seen)
+    except (SupersededError, FileNotFoundError):
+        continue
+    left -= 1
+"""
+
+
+def test_publishers_at_the_same_time_lose_nothing_and_readers_see_no_half(tmp_path: Path) -> None:
+    """Two processes count one up from what is live, each so often; what is live is always whole and never goes back."""
+    each = 60
+    zero = Tree({"count": b"0", "twin": b"0"})
+    publish(zero, tmp_path)
+    mark(tmp_path, BOOTED, zero.digest)
+    command = [sys.executable, "-c", COUNT, str(tmp_path), str(each)]
+    publishers = [subprocess.Popen(command, cwd=Path(__file__).parents[2]) for _ in range(2)]
+    counts = [0]
+    try:
+        while any(publisher.poll() is None for publisher in publishers):
+            seen = marked(tmp_path, CURRENT)
+            assert seen is not None
+            try:
+                files = contents(tmp_path / GENERATIONS / seen)
+            except FileNotFoundError:
+                files = {}
+            if sorted(files) == ["count", "twin"]:
+                assert files["count"] == files["twin"]
+                counts.append(int(files["count"]))
+            else:  # removed, because meanwhile there have been two more
+                assert marked(tmp_path, CURRENT) != seen
+    finally:
+        for publisher in publishers:
+            publisher.kill()
+            publisher.wait()
+    assert [publisher.returncode for publisher in publishers] == [0, 0]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 10
+    assert live(tmp_path) == {"count": b"120", "twin": b"120"}
+    assert contents(tmp_path / BOOTED) == zero.files
+    assert len(generations(tmp_path)) == 3
+
+
+def test_a_publisher_waits_for_its_turn_and_takes_that_of_a_dead_one(tmp_path: Path) -> None:
+    publish(FIRST, tmp_path)
+    hold = (
+        "import fcntl, os, sys\n"
+        "fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
+        "print(flush=True)\n"
+        "input()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / GENERATIONS)]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder,
+        ThreadPoolExecutor() as executor,
+    ):
+        assert holder.stdout
+        try:
+            assert holder.stdout.readline() == b"\n"
+            publishing = executor.submit(publish, SECOND, tmp_path)
+            with pytest.raises(TimeoutError):
+                publishing.result(timeout=0.2)
+            assert live(tmp_path) == FIRST.files
+        finally:
+            holder.kill()
+        publishing.result(timeout=20)
+    assert live(tmp_path) == SECOND.files
+
+
 # --- dying at every step --------------------------------------------------------------------------------------------
 
 
@@ -266,6 +445,53 @@ def test_a_failure_at_any_step_is_told_and_leaves_a_complete_generation_live(
         assert [path.name for path in run_dir.rglob(".new-*")] == []
         publish(SECOND, run_dir)
         assert live(run_dir) == SECOND.files
+
+
+def test_dying_at_any_step_takes_no_marked_generation_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def marked_run_dir(name: str) -> Path:
+        run_dir = published(tmp_path / name, [FIRST])
+        mark(run_dir, BOOTED, FIRST.digest)
+        publish(THIRD, run_dir)
+        mark(run_dir, VERIFIED, THIRD.digest)
+        publish(FOURTH, run_dir)
+        publish(Tree({"pgpool.conf": b"port = 5\n"}), run_dir)
+        return run_dir
+
+    with counting(monkeypatch, 0, Killed) as calls:
+        run_dir = marked_run_dir("count")
+        calls.clear()
+        publish(SECOND, run_dir)
+    assert "rmdir" in calls
+    for step in range(1, len(calls) + 1):
+        run_dir = marked_run_dir(f"run{step}")
+        with counting(monkeypatch, step, Killed), pytest.raises(Killed):
+            publish(SECOND, run_dir)
+        for _ in range(2):
+            assert contents(run_dir / BOOTED) == FIRST.files
+            assert contents(run_dir / VERIFIED) == THIRD.files
+            publish(SECOND, run_dir)
+        assert live(run_dir) == SECOND.files
+        assert len(generations(run_dir)) == 4
+
+
+def test_dying_while_a_mark_is_set_leaves_the_old_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def verified_run_dir(name: str) -> Path:
+        run_dir = published(tmp_path / name, [FIRST])
+        mark(run_dir, VERIFIED, FIRST.digest)
+        publish(SECOND, run_dir)
+        return run_dir
+
+    run_dir = verified_run_dir("count")
+    with counting(monkeypatch, 0, Killed) as calls:
+        mark(run_dir, VERIFIED, SECOND.digest)
+    seen = set()
+    for step in range(1, len(calls) + 1):
+        run_dir = verified_run_dir(f"run{step}")
+        with counting(monkeypatch, step, Killed), pytest.raises(Killed):
+            mark(run_dir, VERIFIED, SECOND.digest)
+        assert contents(run_dir / VERIFIED) in (FIRST.files, SECOND.files)
+        seen.add(marked(run_dir, VERIFIED))
+    assert seen == {FIRST.digest, SECOND.digest}
 
 
 def test_dying_while_the_live_generation_is_repaired_takes_no_file_away(

@@ -1,14 +1,17 @@
 """The files, byte for byte."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from entrypoint.credentials import aes_decrypter
 from entrypoint.secret import Secret
 from entrypoint.settings import TABLE
 from entrypoint.tree import Tree
+from support.certificates import Authority
 from support.secret_volume import SecretVolume
-from unit.conftest import Site
+from unit.conftest import CHECK_KEY, NOW, Site
 
 GOLDEN = Path(__file__).parent / "golden"
 FILES = ("pgpool.conf", "pool_hba.conf", "pool_passwd", "pcp.conf")
@@ -119,8 +122,76 @@ def test_another_input_gives_another_digest(proof_of_concept: Site, env: dict[st
     assert proof_of_concept.tree(**env).digest != proof_of_concept.tree().digest
 
 
+# --- the marker -----------------------------------------------------------------------------------------------------
+
+
+def marker(tree: Tree) -> str:
+    before, last = tree.files["pgpool.conf"].decode().removesuffix("\n").rsplit("\n", 1)
+    assert "syslog_ident" not in before
+    assert re.fullmatch("syslog_ident = 'generation-[0-9a-f]{12}'", last)
+    return last
+
+
+def test_the_last_line_of_pgpool_conf_is_the_same_for_equal_inputs_alone(proof_of_concept: Site) -> None:
+    site = proof_of_concept
+    site.now = NOW.now(NOW.tzinfo)
+    SecretVolume(site.root / "tls").write(Authority().issue().files())
+    SecretVolume(site.root / "other").write(Authority().issue().files())
+    tls = {"PGPOOL_TLS_DIR": f"{site.root}/tls"}
+    hba = str(site.file("hba", "local all all reject\n"))
+    trees = [
+        site.tree(),
+        site.tree(PGPOOL_PARAMS_MAX_POOL="2"),
+        site.tree(PGPOOL_HBA_FILE=hba),
+        site.tree(PGPOOL_PCP_PASSWORD="other pass 100%"),
+        site.tree(**tls),
+        site.tree(PGPOOL_TLS_DIR=f"{site.root}/other"),
+        site.tree(**tls, PGPOOL_HBA_FILE=hba),
+    ]
+    assert marker(site.tree()) == marker(trees[0])
+    assert marker(site.tree(**tls)) == marker(trees[4])
+    site.user("n8n", "n8n pass 51 %")
+    trees.append(site.tree())
+    assert len({marker(tree) for tree in trees}) == len(trees)
+
+
+def test_parameters_that_were_given_stand_before_the_marker(proof_of_concept: Site) -> None:
+    marker(proof_of_concept.tree(PGPOOL_PARAMS_WD_PRIORITY="1", PGPOOL_PARAMS_UNIX_SOCKET_GROUP="x %"))
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------
+
+
+def test_the_check_roles_password_is_encrypted_with_the_key_or_else_with_one_that_was_made_up(site: Site) -> None:
+    key = str(site.file("key", KEY))
+    for entry, used in (
+        (site.conf()["sr_check_password"], CHECK_KEY),
+        (site.conf(PGPOOLKEYFILE=key)["sr_check_password"], KEY.removesuffix("\n")),
+    ):
+        assert aes_decrypter(used)(entry.strip("'")) == "check pass 100%"
+    site.check_key = None
+    assert "sr_check_password" not in site.conf()
+    assert "sr_check_password" in site.conf(PGPOOLKEYFILE=key)
+
+
+def test_a_made_up_key_encrypts_nothing_else(site: Site) -> None:
+    files = site.tree().files
+    site.check_key = "another made-up key %"
+    other = site.tree().files
+    assert {name for name in files if files[name] != other[name]} == {"pgpool.conf"}
+    assert b"n8n:TEXTn8n pass 50 %\n" in files["pool_passwd"]
+    assert not [name for name, content in files.items() if CHECK_KEY.encode() in content]
+
+
 def test_the_sidecars_own_settings_change_no_file(proof_of_concept: Site) -> None:
-    env = {"PGPOOL_SIDECAR_HTTP": ":1", "PGPOOL_SIDECAR_REREAD": "1s", "PGPOOL_PATRONI": "on"}
+    env = {
+        "PGPOOL_SIDECAR_HTTP": ":1",
+        "PGPOOL_SIDECAR_REREAD": "1s",
+        "PGPOOL_SIDECAR_REMOVAL_GRACE": "1s",
+        "PGPOOL_SIDECAR_DATABASE": "other %",
+        "PGPOOL_SIDECAR_LOG": "json",
+        "PGPOOL_PATRONI": "on",
+    }
     assert proof_of_concept.tree(**env) == proof_of_concept.tree()
 
 
