@@ -48,7 +48,23 @@ def test_only_a_random_pcp_password_differs(pod: Pod) -> None:
         assert pod.run("render", "--to", str(pod.directory / name)).returncode == 0
     one, two = contents(pod.directory / "one"), contents(pod.directory / "two")
     assert set(one) == FILES
-    assert {name for name in one if one[name] != two[name]} == {"pcp.conf"}
+    assert {name for name in one if one[name] != two[name]} == {"pcp.conf", "pgpool.conf"}
+    lines = one["pgpool.conf"].splitlines(), two["pgpool.conf"].splitlines()
+    assert lines[0][:-1] == lines[1][:-1]
+    assert [line[-1].startswith(b"syslog_ident = ") for line in lines] == [True, True]
+
+
+def test_without_a_key_a_run_adds_the_check_roles_password_encrypted_with_a_made_up_one(pod: Pod) -> None:
+    pod.environment["PGPOOL_PCP_PASSWORD_FILE"] = str(pod.write("pcp", "a pcp % password"))
+    assert pod.run("render", "--to", str(pod.directory / "rendered")).returncode == 0
+    with pod.pgpool() as pgpool:
+        pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
+        run, rendered = contents(pod.generation), contents(pod.directory / "rendered")
+    assert {name for name in run if run[name] != rendered[name]} == {"pgpool.conf"}
+    added = set(run["pgpool.conf"].splitlines()) - set(rendered["pgpool.conf"].splitlines())
+    password, marker = sorted(added)
+    assert password.startswith(b"sr_check_password = 'AES")
+    assert marker.startswith(b"syslog_ident = 'generation-")
 
 
 def test_render_replaces_what_was_there_and_nothing_else(pod: Pod) -> None:

@@ -2,13 +2,15 @@
 
 from datetime import UTC, datetime
 
-from entrypoint.catalogue import load_catalogue
-from entrypoint.inputs import PCP_PASSWORD, read_inputs
+import pytest
+
+from entrypoint.inputs import PCP_PASSWORD
 from entrypoint.pcp import PcpAddress, PcpAnswer, run_pcp
 from entrypoint.publish import publish
+from entrypoint.render import render
 from entrypoint.secret import Secret
 from integration.conftest import CreateRole
-from sidecar.drift import desired_tree
+from sidecar.desired import read_desired
 from support.deadline import wait_until
 from support.pod import APP_PASSWORD, APP_ROLE, Pod
 from support.postgres import PostgresServer
@@ -17,14 +19,16 @@ UNDEFINED_NODE = "127"
 """Attaching a node that is not defined makes pgpool's main process look for the primary again."""
 
 
+@pytest.mark.parametrize("encrypted", [True, False], ids=["key", "no key"])
 def test_a_reload_gives_the_rotated_check_password_to_pgpools_main_process(
-    pod: Pod, postgres: PostgresServer, create_role: CreateRole
+    pod: Pod, postgres: PostgresServer, create_role: CreateRole, *, encrypted: bool
 ) -> None:
     """Main opens pool_passwd once, at start: were the password only there, main would find no primary any more."""
     role = create_role(monitor=True)
     pod.environment |= {"PGPOOL_CHECK_USER": role.name, "PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT": "2"}
     pod.write_user(role.name, role.password)
-    pod.encrypt()
+    if encrypted:
+        pod.encrypt()
     with pod.pgpool() as pgpool:
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
         wait_until(
@@ -36,8 +40,7 @@ def test_a_reload_gives_the_rotated_check_password_to_pgpools_main_process(
         rotated = "the rotated % password"
         postgres.alter_password(role.name, rotated)
         pod.write_user(role.name, rotated)
-        _, tree = desired_tree(read_inputs(pod.run_dir), {}, pod.run_dir, load_catalogue("4.6"), datetime.now(UTC))
-        publish(tree, pod.run_dir)
+        publish(render(read_desired(pod.run_dir, {}, datetime.now(UTC)).resolved.model), pod.run_dir)
         assert "Successful" in pcp(pod, "pcp_reload_config").output
         pgpool.wait_until_logged("reload config files", timeout=10)
         assert "Successful" in pcp(pod, "pcp_attach_node", "-n", UNDEFINED_NODE).output

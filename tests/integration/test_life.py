@@ -50,11 +50,12 @@ def test_run_with_arguments_is_the_same(pod: Pod) -> None:
     with pod.pgpool("run", "--", "-d") as pgpool:
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
         words = [word.decode() for word in proc.cmdline(pgpool.pid).split(b"\0")]
+        assert Path(words.pop(-3)).parent == Path("/proc/self/fd")
     live = f"{pod.run_dir}/current"
     assert Path(words[0]) == pod.pgpool_bin / "pgpool"
     assert words[1:-1] == [
         *("-n", "-D", "-f", f"{live}/pgpool.conf", "-a", f"{live}/pool_hba.conf", "-F", f"{live}/pcp.conf"),
-        "-d",
+        *("-k", "-d"),
     ]
 
 
@@ -99,7 +100,9 @@ def test_a_killed_pgpool_starts_again_in_place(pod: Pod) -> None:
             (pod.run_dir / "pgpool.pid").write_bytes(f"{os.getpid()}\n\0".encode())
             pgpool.start()
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
-        assert len(list((pod.run_dir / "generations").iterdir())) <= 2
+        # What is live; what the predecessor was booted with; and the newest of the others.
+        assert len(list((pod.run_dir / "generations").iterdir())) == 3
+        assert (pod.run_dir / "booted").resolve(strict=True) == pod.generation
         assert pgpool.stop() == 0
     assert proc.shared_memory(creators) == []
 
@@ -115,6 +118,7 @@ def test_a_killed_boot_leaves_nothing_that_hinders_the_next(pod: Pod) -> None:
 
 def test_a_restart_without_changes_serves_the_same_generation(pod: Pod) -> None:
     pod.environment["PGPOOL_PCP_PASSWORD_FILE"] = str(pod.write("pcp", "a pcp % password"))
+    pod.encrypt()
     generations = [boot_once(pod) for _ in range(3)]
     assert len(set(generations)) == 1
     assert [path.name for path in (pod.run_dir / "generations").iterdir()] == [generations[0]]
@@ -131,6 +135,23 @@ def test_without_a_pcp_password_each_boot_makes_a_new_one(pod: Pod) -> None:
     pod.environment["PGPOOL_PCP_PASSWORD_FILE"] = str(pod.write("pcp", "a pcp % password"))
     boot_once(pod)
     assert not (pod.run_dir / "pcp_password").exists()
+
+
+def test_without_a_key_each_boot_makes_one_for_the_check_roles_password(pod: Pod) -> None:
+    file = pod.run_dir / "check_key"
+    made = []
+    for _ in range(2):
+        with pod.pgpool() as pgpool:
+            pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
+            handed_over = Path(f"/proc/{pgpool.pid}/fd/3")
+            assert str(handed_over.readlink()) == "/memfd:pool_key (deleted)"
+            assert handed_over.read_text() == f"{file.read_text()}\n"
+        assert file.stat().st_mode & 0o777 == 0o600
+        made.append(file.read_text())
+    assert made[0] != made[1]
+    pod.encrypt()
+    boot_once(pod)
+    assert not file.exists()
 
 
 def test_a_refused_restart_leaves_the_running_pgpool_alone(pod: Pod) -> None:

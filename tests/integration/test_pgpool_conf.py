@@ -182,7 +182,26 @@ def test_no_string_changes_another_setting(pgpool_bin: Path, shared_pod: Pod, va
         return
     parsed = oracle.parsed_settings(pgpool_bin, conf)
     plain = oracle.parsed_settings(pgpool_bin, render(shared_pod, {"PGPOOL_PARAMS_FAILOVER_COMMAND": "true"}))
-    assert parsed == {**plain, "failover_command": value}
+    own = {"failover_command": value, "syslog_ident": parsed["syslog_ident"]}
+    assert parsed == {**plain, **own}
+
+
+def test_pgpool_reads_the_marker_last_and_it_tells_configurations_apart(pgpool_bin: Path, shared_pod: Pod) -> None:
+    variants: list[dict[str, str]] = [
+        {},
+        {"PGPOOL_PARAMS_WD_PRIORITY": "2"},
+        {"PGPOOL_PCP_USER": "other"},
+        {"PGPOOL_HBA_FILE": str(shared_pod.write("hba", "local all all scram-sha-256\n"))},
+    ]
+    markers = []
+    for variant in variants:
+        given = {"PGPOOL_PCP_PASSWORD": "a pcp % password", **variant}
+        parsed = [oracle.parsed_settings(pgpool_bin, render(shared_pod, given)) for _ in range(2)]
+        assert parsed[0] == parsed[1]
+        assert list(parsed[0])[-1] == "syslog_ident"
+        assert re.fullmatch("generation-[0-9a-f]{12}", parsed[0]["syslog_ident"])
+        markers.append(parsed[0]["syslog_ident"])
+    assert len(set(markers)) == len(variants)
 
 
 def test_every_default_of_ours_is_read_as_it_was_meant(pgpool_bin: Path, shared_pod: Pod) -> None:

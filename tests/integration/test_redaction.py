@@ -8,7 +8,7 @@ import pytest
 from support import proc
 from support.certificates import Authority
 from support.pgpool_process import Pgpool
-from support.pod import APP_PASSWORD, APP_ROLE, NewPod, Pod, run_sidecar
+from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, NewPod, Pod, run_sidecar
 from support.postgres import PostgresServer
 
 ROLE, ROLE_PASSWORD = "sentinel role", "sentinel % of-the-role"
@@ -108,6 +108,25 @@ def test_a_process_opens_no_secret_besides_what_it_reads(scene: Scene) -> None:
     opened = {target for pid in scene.pgpool.pids for target in proc.open_files(pid).values()}
     secrets = [target for target in opened if target.startswith((str(scene.pod.users), "/memfd"))]
     assert secrets == ["/memfd:pool_key (deleted)"]
+
+
+def test_the_key_that_boot_made_up_stands_in_its_file_alone(pod: Pod) -> None:
+    pod.environment |= {"PGPOOL_PARAMS_LOG_MIN_MESSAGES": "debug5", "PGPOOL_PARAMS_SR_CHECK_PERIOD": "1"}
+    with pod.pgpool() as pgpool:
+        pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
+        key = (pod.run_dir / "check_key").read_text()
+        assert len(key) == 48
+        runs = [pod.run("check"), pod.run("probe", "ready"), pod.run("run"), run_sidecar(pod)]
+        assert key not in "".join(run.stdout + run.stderr for run in runs)
+        assert "DEBUG" in pgpool.log
+        assert key not in pgpool.log
+        assert proc.find_in_processes(pgpool.pids, key.encode()) == []
+        assert proc.scan_files(pod.run_dir, key.encode()) == [pod.run_dir / "check_key"]
+        assert (pod.run_dir / "check_key").stat().st_mode & 0o777 == 0o600
+        # The check role's password itself stands in pool_passwd, and nowhere a client could have it logged.
+        in_clear = {file.name for file in proc.scan_files(pod.run_dir, CHECK_PASSWORD.encode())}
+        assert in_clear == {"pool_passwd"}
+        assert CHECK_PASSWORD not in pgpool.log
 
 
 def test_secrets_in_the_environment_do_not_reach_pgpool(pod: Pod) -> None:

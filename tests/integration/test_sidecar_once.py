@@ -48,7 +48,7 @@ def test_the_desired_generation_is_what_a_restart_publishes(pod: Pod, secret: Se
     secret.write({"username": APP_ROLE.encode(), "password": b"a new % password"})
     drift = once(pod, 1)
     assert drift["live"] == first
-    assert drift["changed"] == ["pool_passwd"]
+    assert drift["changed"] == ["pgpool.conf", "pool_passwd"]
     assert drift["desired"] != first
     assert boot_once(pod) == drift["desired"]
     assert once(pod, 0)["changed"] == []

@@ -117,7 +117,7 @@ def run_sidecar(pod: Pod, **changes: str | None) -> CompletedProcess[str]:
     """One pass of the sidecar, with the few settings that its container has."""
     environment = {"PGPOOL_RUN_DIR": str(pod.run_dir), "PATH": os.defpath}
     return subprocess.run(
-        [*sidecar_command(), "--once"],
+        [*sidecar_command(), "--once", "--dry-run"],
         env={name: value for name, value in {**environment, **changes}.items() if value is not None},
         cwd=REPOSITORY,
         stdin=subprocess.DEVNULL,
