@@ -11,12 +11,12 @@ from sidecar.pcp import HealthChecks, Node, PcpError, Process
 
 Query = Callable[[str], Sequence[Mapping[str, object]]]
 """Runs one statement in the simple protocol (pgpool forwards SHOW POOL_… otherwise) as the check role, within
-COMMAND_SECONDS. Raises psycopg.Error or OSError."""
+3 s. Raises psycopg.Error or OSError."""
 
-COMMAND_SECONDS = 1.5
-"""The time limit that Pcp is to be given for each command."""
-_BEGIN_SECONDS = 3.0
-"""No question begins later than this after the first: a snapshot takes less than 5 s."""
+NODES_SECONDS = 2.0
+"""pgpool connects to each node to list them; one that swallows packets must not cost us the rest."""
+_BEGIN_SECONDS = 2.0
+"""No question begins later than this after the first: with commands of up to 3 s, a snapshot takes up to 5 s."""
 
 WAITING = "Wait for connection"
 """The status of a child without a client (src/utils/pool_process_reporting.c)."""
@@ -108,7 +108,7 @@ def take(pcp: Source, query: Query | None, clock: Callable[[], float]) -> Snapsh
             check_time()
             snapshot = replace(snapshot, health_checks=(*snapshot.health_checks, pcp.health_checks(node_id)))
         check_time()
-        snapshot = replace(snapshot, nodes=pcp.nodes(seconds=COMMAND_SECONDS))
+        snapshot = replace(snapshot, nodes=pcp.nodes(seconds=NODES_SECONDS))
         # A login would wait for a child, behind clients.
         if query and snapshot.free:
             check_time()
