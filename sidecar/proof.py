@@ -1,0 +1,121 @@
+"""Has pgpool read its files again, and proves by logging in that it works with them.
+
+A reload that was sent proves nothing: it may get lost, and a child in a session never sees it (pool_passwd is read
+between two sessions).
+"""
+
+from collections.abc import Sequence
+
+from entrypoint.secret import Secret
+from entrypoint.tree import Tree
+from sidecar.desired import Roles
+from sidecar.generation import marker
+from sidecar.login import Attempt, Outcome
+from sidecar.pcp import PcpError
+from sidecar.surroundings import Database, Surroundings
+
+LOGINS = 3
+"""Fresh logins through pgpool, one after the other, that prove a password."""
+_ROUNDS = 4
+_BETWEEN_ROUNDS_SECONDS = 0.25
+_ARRIVAL_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 0.02
+
+
+class NotYetError(Exception):
+    """This step cannot be finished now; another may."""
+
+    def __init__(self, reason: str, *, alarm: bool = False) -> None:
+        super().__init__(reason)
+        self.alarm = alarm
+        """Whether somebody must act: time alone will hardly help."""
+
+
+class Proof:
+    """What is asked of pgpool, and of PostgreSQL, and counted."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+
+    def ask(self, database: Database, role: str, password: Secret) -> Attempt:
+        """One login directly at PostgreSQL."""
+        self._around.beat()
+        attempt = database.attempt(role, password)
+        self._around.metrics.verifications.labels("backend", attempt.outcome.name.lower()).inc()
+        return attempt
+
+    def login(self, role: str, password: Secret) -> Attempt:
+        """One login through pgpool."""
+        self._around.beat()
+        attempt = self._around.pgpool.login(role, password)
+        self._around.metrics.verifications.labels("pgpool", attempt.outcome.name.lower()).inc()
+        return attempt
+
+    def reload(self, tree: Tree) -> None:
+        """Have pgpool read the live files, and wait until it has. Raises NotYetError or PcpError."""
+        around, metrics = self._around, self._around.metrics
+        begin = around.clock()
+        try:
+            around.pgpool.reload()
+            self._await_arrival(marker(tree), begin + _ARRIVAL_SECONDS)
+        except (PcpError, NotYetError):
+            metrics.reloads.labels("failure").inc()
+            metrics.last_reload_successful.set(0)
+            raise
+        metrics.reloads.labels("success").inc()
+        metrics.last_reload_successful.set(1)
+        metrics.last_reload_success_timestamp.set(around.now().timestamp())
+        around.events.info("rotation.reloaded", generation=tree.digest[:12], ms=around.ms_since(begin))
+
+    def _await_arrival(self, mark: str, until: float) -> None:
+        while not self._around.pgpool.arrived(mark):
+            if self._around.clock() > until:
+                raise NotYetError(f"the reload has not arrived in pgpool within {_ARRIVAL_SECONDS:.0f} s")
+            self._around.sleep(_LOOK_AGAIN_SECONDS)
+
+    def refusal(self, having: Roles, roles: Sequence[str], tree: Tree, database: Database) -> tuple[str, str] | None:
+        """Log in with each role as often as a proof needs: the role that pgpool refuses, and its reason; None: proved.
+
+        A refusal may come from a child that has not seen the reload, so there are some rounds, with some time between.
+        But a password that PostgreSQL itself refuses is not tried again: somebody counts failed logins.
+        Raises NotYetError when pgpool, or PostgreSQL behind it, could not be asked, or PostgreSQL refuses.
+        """
+        begin = self._around.clock()
+        refused: tuple[str, str] | None = None
+        for round_ in range(_ROUNDS):
+            if round_:
+                self._around.sleep(_BETWEEN_ROUNDS_SECONDS)
+                self.reload(tree)
+            refused = self._round(having, roles)
+            if refused is None:
+                self._around.metrics.verify_duration.observe(self._around.clock() - begin)
+                logins, ms = LOGINS * len(roles), self._around.ms_since(begin)
+                self._around.events.info("rotation.proved", roles=len(roles), logins=logins, ms=ms)
+                return None
+            role = refused[0]
+            direct = self.ask(database, role, having.passwords[role])
+            if direct.outcome is not Outcome.ACCEPTED:
+                raise NotYetError(
+                    f"PostgreSQL does not accept the password of role {role!r}: {direct.reason}",
+                    alarm=direct.outcome is Outcome.REJECTED,
+                )
+        return refused
+
+    def _round(self, having: Roles, roles: Sequence[str]) -> tuple[str, str] | None:
+        for role in roles:
+            for _ in range(LOGINS):
+                attempt = self.login(role, having.passwords[role])
+                if attempt.outcome is Outcome.UNKNOWN:
+                    raise NotYetError(f"role {role!r} could not be proved through pgpool: {attempt.reason}")
+                if attempt.outcome is Outcome.REJECTED:
+                    return role, attempt.reason
+        return None
+
+    def retire(self, having: Roles, role: str) -> None:
+        """Retire the children that did not see the reload; `role` still gets in. Raises NotYetError or PcpError."""
+        begin = self._around.clock()
+        self._around.pgpool.retire()
+        self._around.events.info("rotation.retired", ms=self._around.ms_since(begin))
+        last = self.login(role, having.passwords[role])
+        if last.outcome is not Outcome.ACCEPTED:
+            raise NotYetError(f"role {role!r} could not log in after the former children were retired: {last.reason}")

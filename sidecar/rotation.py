@@ -1,0 +1,503 @@
+"""Keeps what pgpool serves equal to what the Secrets say: read, compare, try, publish, reload, prove, record.
+
+Each step begins anew from what is on disk, so the newest content wins, and a sidecar that was killed anywhere goes on
+where it was. Three symlinks are its memory: `current` is what pgpool was given last, `verified` what it was last seen
+to work with, `booted` what it was started with.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from entrypoint.errors import ConfigurationError, EntrypointError, PublishError
+from entrypoint.model import CURRENT
+from entrypoint.program import RejectedError
+from entrypoint.publish import BOOTED, VERIFIED, SupersededError, mark, marked, publish
+from entrypoint.secret import Secret
+from entrypoint.tls import FILES
+from entrypoint.tree import Tree
+from sidecar.desired import Desired, Roles, read_desired
+from sidecar.generation import PASSWD, Generation, parameters, read_generation
+from sidecar.login import Outcome
+from sidecar.pcp import PcpError
+from sidecar.plan import Held, Plan, Trial, decide, to_try
+from sidecar.proof import NotYetError, Proof
+from sidecar.restart import RELOADED_ALWAYS, restart_reasons, turn_seconds
+from sidecar.retry import Backoff
+from sidecar.status import Restart, State, Status, rejected_before, shown
+from sidecar.surroundings import Database, Surroundings
+
+__all__ = ["Rotation", "Surroundings"]
+
+PROVED_ROLES = 16
+"""With more roles changed at once, only the first so many are proved through pgpool; each takes a client slot."""
+HEARTBEAT_SECONDS = 300.0
+_BOOT_SECONDS = 1.0
+_REMEMBERED = 8
+_SILENT = 3
+"""After so many passwords that PostgreSQL could not be asked about, it is not asked about the rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scene:
+    """What one step found."""
+
+    desired: Desired
+    live: Generation
+    verified: Generation | None
+    booted: Generation
+    key: Secret | None
+    """The running pgpool's: no other one may encrypt what is published."""
+    served: Roles
+    """What pgpool was last seen to work with."""
+
+
+class Rotation:
+    """The loop's body: `step` is called for every hint and timer, and is cheap when there is nothing to do."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._note = around.events
+        self._proof = Proof(around)
+        self._backoff = Backoff()
+        self.status = Status(state=State.STARTING)
+        self.places: frozenset[Path] = frozenset()
+        """Every file and directory that the last good reading looked at."""
+        self._seen: tuple[str, str, int] | None = None
+        """What the last step began with: digests wanted and live, and the time of the boot."""
+        self._wanted: str | None = None
+        self._changed_at: float | None = None
+        """Since when a change waits for its proof."""
+        self._due = 0.0
+        self._keys: tuple[Secret | None, ...] = ()
+        """The running pgpool's key of pool_passwd, once it is known."""
+        self._gone_since: dict[str, float] = {}
+        self._unproven: Mapping[str, Held] = {}
+        self._rejected = rejected_before(around.run_dir)
+        """Digests, as shown, of sets that were put back."""
+        self._restart_since: float | None = None
+        self._turn = 0
+        self._heartbeat_at = 0.0
+        self._refused: tuple[str, ...] = ()
+
+    def due_seconds(self) -> float:
+        """How long until `step` has something to do even when nothing changes."""
+        return max(0.0, self._due - self._around.clock())
+
+    def step(self) -> Status:
+        """One pass. Raises nothing that time may cure."""
+        again = self._around.clock() >= self._due
+        try:
+            live = read_generation(self._around.run_dir, CURRENT)
+            desired = None if live is None else self._read(live)
+        except ConfigurationError as error:
+            self._seen = None
+            return self._invalid(error)
+        except (OSError, ValueError):
+            live = desired = None
+        self._around.metrics.scan_timestamp.set(self._around.now().timestamp())
+        if live is None or desired is None:
+            self._seen = None
+            return self._conclude(State.STARTING, "pgpool-entrypoint has not booted here", due=_BOOT_SECONDS)
+        self.places = desired.resolved.places
+        try:
+            return self._reconcile(desired, live, again=again)
+        except (ConfigurationError, RejectedError) as error:
+            return self._invalid(error)
+        except SupersededError:
+            return self._failed("pgpool-entrypoint is just booting")
+        except NotYetError as error:
+            return self._failed(str(error), alarm=error.alarm)
+        except PcpError as error:
+            return self._failed(str(error), alarm=not error.away)
+        except (PublishError, OSError) as error:
+            return self._failed(str(error), alarm=True)
+
+    def _read(self, live: Generation) -> Desired:
+        """What the Secrets say now. A certificate that expired while pgpool serves it stops no rotation."""
+        run_dir, env = self._around.run_dir, self._around.env
+        try:
+            return read_desired(run_dir, env, self._around.now())
+        except ConfigurationError as error:
+            try:
+                then = read_desired(run_dir, env, datetime.fromtimestamp(swapped_at(run_dir, BOOTED) / 1e9, UTC))
+            except ConfigurationError:
+                raise error from None
+            if any(then.resolved.model.tls.get(name) != live.tree.files.get(name) for name in FILES):
+                raise
+            return then
+
+    def _reconcile(self, desired: Desired, live: Generation, *, again: bool) -> Status:
+        run_dir, model = self._around.run_dir, desired.resolved.model
+        wanted = desired.tree(desired.roles, model.key).digest
+        seen = (wanted, live.digest, swapped_at(run_dir, BOOTED))
+        if seen == self._seen and not again:
+            self._around.metrics.applies.labels("noop").inc()
+            return self.status
+        if seen != self._seen:
+            self._backoff.reset()
+            self._seen = seen
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._changed(desired, live)
+        scene = self._look(desired, live)
+        if scene is None:
+            status = self._conclude(State.PENDING, "PGPOOLKEYFILE has changed: only a restart applies a new key")
+            return self._restart(("PGPOOLKEYFILE",), desired, status)
+        trials = self._try(scene)
+        plan = decide(scene.served, desired.roles, trials, self._leaving(scene))
+        tree = desired.tree(plan.roles, scene.key)
+        if self._serve(scene, plan, tree):
+            status = self._settle(desired, plan)
+        else:
+            status = self._conclude(State.DEGRADED, "logins through pgpool failed with this set; it was put back")
+        reasons = restart_reasons(scene.booted.tree, tree, desired.catalogue)
+        if scene.key != model.key:
+            reasons = ("PGPOOLKEYFILE", *reasons)
+        return self._restart(reasons, desired, status)
+
+    # --- what the Secrets say, and what PostgreSQL says to that ------------------------------------------------------
+
+    def _changed(self, desired: Desired, live: Generation) -> None:
+        wanted = desired.tree(desired.roles, desired.resolved.model.key)
+        if wanted.digest == live.digest:
+            return
+        self._changed_at = self._around.clock()
+        self._around.metrics.secret_last_change_timestamp.set(self._around.now().timestamp())
+        names = sorted({*wanted.files, *live.tree.files})
+        files = [name for name in names if wanted.files.get(name) != live.tree.files.get(name)]
+        self._note.info("rotation.detected", generation=shown(wanted.digest), files=",".join(files))
+
+    def _look(self, desired: Desired, live: Generation) -> _Scene | None:
+        """The scene; None when the running pgpool's key is not known. Raises SupersededError in the midst of a boot."""
+        run_dir = self._around.run_dir
+        verified, booted = read_generation(run_dir, VERIFIED), read_generation(run_dir, BOOTED) or live
+        known = [key for key in (desired.resolved.model.key, *self._keys) if booted.roles(key) is not None]
+        if not known:
+            return None
+        key = known[0]
+        self._keys = (key,)
+        served = live.roles(key)
+        if served is None:  # a boot has published with another key, and has not said so yet
+            raise SupersededError
+        served = (verified and verified.roles(key)) or served
+        # A role that PostgreSQL has never let in has nothing to lose: what pgpool has of it counts for nothing.
+        passwords = {
+            role: password
+            for role, password in served.passwords.items()
+            if role not in self._unproven or desired.roles.passwords.get(role) == password
+        }
+        served = Roles(passwords, served.check_user)
+        return _Scene(desired=desired, live=live, verified=verified, booted=booted, key=key, served=served)
+
+    def _try(self, scene: _Scene) -> dict[str, Trial]:
+        served, wanted = scene.served, scene.desired.roles
+        database = self._database(scene.desired)
+        trials: dict[str, Trial] = {}
+        silent = 0
+        for role in to_try(served, wanted):
+            if silent >= _SILENT:
+                trials[role] = Trial(None, Outcome.UNKNOWN, "PostgreSQL gave no answer about others")
+                continue
+            begin = self._around.clock()
+            new = self._proof.ask(database, role, wanted.passwords[role])
+            former, old = served.passwords.get(role), None
+            # The old one matters only where the new one is refused, and each failed login stands in somebody's log.
+            if new.outcome is Outcome.REJECTED and former is not None:
+                old = self._proof.ask(database, role, former).outcome
+            trials[role] = Trial(old, new.outcome, new.reason)
+            silent = silent + 1 if new.outcome is Outcome.UNKNOWN else 0
+            self._note.info(
+                "rotation.tried",
+                role=role,
+                new=new.outcome.name.lower(),
+                old=old and old.name.lower(),
+                reason=new.reason or None,
+                ms=self._around.ms_since(begin),
+            )
+        return trials
+
+    def _database(self, desired: Desired) -> Database:
+        return self._around.database(desired.resolved.settings.backends, self._around.options.database)
+
+    def _leaving(self, scene: _Scene) -> frozenset[str]:
+        """Roles whose files have been gone for the whole grace period."""
+        now, grace = self._around.clock(), self._around.options.removal_grace
+        gone = scene.served.passwords.keys() - scene.desired.roles.passwords.keys()
+        self._gone_since = {role: self._gone_since.get(role, now) for role in gone}
+        return frozenset(role for role, since in self._gone_since.items() if now - since >= grace)
+
+    # --- what pgpool is given, and the proof -------------------------------------------------------------------------
+
+    def _serve(self, scene: _Scene, plan: Plan, tree: Tree) -> bool:
+        """See to it that pgpool works with `tree`; false: it does not, and works with the former set again.
+
+        Raises NotYetError, PcpError and what publishing raises when that is not certain yet.
+        """
+        former = self._way_back(scene, tree)
+        if former is not None and shown(tree.digest) in self._rejected:
+            self._put_back(former, scene.live, scene.served)
+            return False
+        if scene.live.digest == tree.digest and self._is_proven(scene.live.digest):
+            return True
+        refusal = self._apply(scene, plan, tree)
+        if refusal is None:
+            return True
+        role, reason = refusal
+        why = f"pgpool refuses role {role!r}, which PostgreSQL accepts: {reason}"
+        if former is None:
+            raise NotYetError(f"{why}; there is no former set to put back", alarm=True)
+        if not self._former_passwords_work(scene, plan):
+            raise NotYetError(f"{why}; former passwords are no longer good, so nothing is put back", alarm=True)
+        self._rejected = (*self._rejected, shown(tree.digest))[-_REMEMBERED:]
+        self._around.metrics.rollbacks.labels("refused").inc()
+        self._note.error(
+            "rotation.rolled_back", generation=shown(former.digest), rejected=shown(tree.digest), reason=why
+        )
+        self._put_back(former, Generation(tree.digest, tree), scene.served)
+        return False
+
+    def _way_back(self, scene: _Scene, tree: Tree) -> Generation | None:
+        """The set to put back, should pgpool refuse `tree`: one that it worked with since it was started.
+
+        One from before that may be encrypted with a key, or hold a PCP password, that are no longer known.
+        """
+        run_dir = self._around.run_dir
+        since_boot = swapped_at(run_dir, VERIFIED) >= swapped_at(run_dir, BOOTED)
+        return scene.verified if since_boot and scene.verified and scene.verified.digest != tree.digest else None
+
+    def _is_proven(self, digest: str) -> bool:
+        """Whether pgpool was seen to work with this live generation since it went live."""
+        run_dir = self._around.run_dir
+        return marked(run_dir, VERIFIED) == digest and swapped_at(run_dir, VERIFIED) >= swapped_at(run_dir, CURRENT)
+
+    def _apply(self, scene: _Scene, plan: Plan, tree: Tree) -> tuple[str, str] | None:
+        """Publish, reload, prove, retire and remember; else which role pgpool refuses, and why."""
+        run_dir, live = self._around.run_dir, scene.live
+        started_with_it = live.digest == tree.digest and swapped_at(run_dir, CURRENT) <= swapped_at(run_dir, BOOTED)
+        same_passwords = self._is_proven(live.digest) and live.tree.files[PASSWD] == tree.files[PASSWD]
+        if _settings(tree) != _settings(live.tree):
+            self._around.dry_run(tree.files["pgpool.conf"])
+        if tree.digest != live.digest:
+            self._publish(tree, live)
+        if not started_with_it:
+            self._proof.reload(tree)
+        roles = _to_prove(plan, scene.served)
+        refusal = self._proof.refusal(plan.roles, roles, tree, self._database(scene.desired))
+        if refusal is not None:
+            return refusal
+        if self._changed_at is not None:
+            self._around.metrics.rotation_duration.observe(self._around.clock() - self._changed_at)
+        if not (started_with_it or same_passwords):
+            self._proof.retire(plan.roles, roles[0])
+        mark(run_dir, VERIFIED, tree.digest)
+        self._rejected = tuple(each for each in self._rejected if each != shown(tree.digest))
+        self._unproven = {**self._unproven, **plan.unproven}
+        if self._refused:  # who was refused may be no longer
+            self._heartbeat_at = 0.0
+        self._around.metrics.applies.labels("applied").inc()
+        self._around.metrics.last_verified_timestamp.set(self._around.now().timestamp())
+        ms = self._around.ms_since(self._changed_at)
+        self._note.info("rotation.verified", generation=shown(tree.digest), ms=ms)
+        self._changed_at = None
+        return None
+
+    def _publish(self, tree: Tree, live: Generation) -> None:
+        begin = self._around.clock()
+        publish(tree, self._around.run_dir, replacing=live.digest)
+        if self._seen:  # what we do ourselves is nothing new
+            self._seen = (self._seen[0], tree.digest, self._seen[2])
+        self._note.info("rotation.published", generation=shown(tree.digest), ms=self._around.ms_since(begin))
+
+    def _former_passwords_work(self, scene: _Scene, plan: Plan) -> bool:
+        """Whether PostgreSQL still accepts what would be put back: else pgpool is not the one to blame."""
+        database = self._database(scene.desired)
+        return all(
+            self._proof.ask(database, role, scene.served.passwords[role]).outcome is Outcome.ACCEPTED
+            for role in _changed(plan, scene.served)
+            if role in scene.served.passwords
+        )
+
+    def _put_back(self, former: Generation, live: Generation, roles: Roles) -> None:
+        """Have pgpool serve a former set, with these roles, again; nothing when it does already."""
+        if live.digest != former.digest:
+            self._publish(former.tree, live)
+        if not self._is_proven(former.digest):
+            self._proof.reload(former.tree)
+            self._proof.retire(roles, roles.check_user)
+            mark(self._around.run_dir, VERIFIED, former.digest)
+
+    # --- while nothing changes ---------------------------------------------------------------------------------------
+
+    def _settle(self, desired: Desired, plan: Plan) -> Status:
+        """The state once pgpool has what was planned; asks now and then whether PostgreSQL still agrees."""
+        self._ask_about_new_roles(desired, plan.roles)
+        alarms = [role for role, each in plan.held.items() if each.alarm]
+        if not plan.held and self._around.clock() >= self._heartbeat_at:
+            self._heartbeat_at = self._around.clock() + HEARTBEAT_SECONDS
+            self._refused = self._heartbeat(desired, plan.roles)
+        self._refused = tuple(role for role in self._refused if role in plan.roles.passwords)
+        self._around.metrics.rejected_credentials.set(len({*alarms, *self._refused}))
+        due = self._backoff.next() if plan.held or self._unproven else HEARTBEAT_SECONDS
+        if plan.held:
+            self._around.metrics.applies.labels("held").inc()
+            reason = "; ".join(f"role {role!r}: {each.reason}" for role, each in plan.held.items())
+            return self._conclude(State.DEGRADED if alarms else State.PENDING, reason, due=due, held=plan.held)
+        if self._refused:
+            reason = f"PostgreSQL does not accept the Secret's password of {', '.join(map(repr, self._refused))}"
+            return self._conclude(State.DEGRADED, reason, due=due)
+        return self._conclude(State.IN_SYNC, due=due)
+
+    def _ask_about_new_roles(self, desired: Desired, having: Roles) -> None:
+        """Log in with the roles that PostgreSQL did not know when pgpool was given them."""
+        database = self._database(desired)
+        waiting = {role: why for role, why in self._unproven.items() if role in having.passwords}
+        for role in list(waiting):
+            password = having.passwords[role]
+            direct = self._proof.ask(database, role, password).outcome is Outcome.ACCEPTED
+            if direct and self._proof.login(role, password).outcome is Outcome.ACCEPTED:
+                del waiting[role]
+                self._note.info("rotation.new_role_proved", role=role)
+        self._unproven = waiting
+
+    def _heartbeat(self, desired: Desired, having: Roles) -> tuple[str, ...]:
+        """Roles whose password PostgreSQL refuses though Secret and pgpool agree; a few are asked each time."""
+        database = self._database(desired)
+        first = {role: None for role in (having.check_user, *self._refused) if role in having.passwords}
+        others = sorted(having.passwords.keys() - self._unproven.keys() - first.keys())
+        turn = [others[(self._turn + n) % len(others)] for n in range(min(len(others), PROVED_ROLES))]
+        self._turn += PROVED_ROLES
+        outcomes = {role: self._proof.ask(database, role, having.passwords[role]).outcome for role in (*first, *turn)}
+        # Who could not be asked this time is as bad as before.
+        return tuple(
+            role
+            for role, outcome in outcomes.items()
+            if outcome is Outcome.REJECTED or (outcome is Outcome.UNKNOWN and role in self._refused)
+        )
+
+    def _restart(self, reasons: tuple[str, ...], desired: Desired, status: Status) -> Status:
+        """What of the configuration waits for a restart, and the restart when this pod's turn has come."""
+        options, now = self._around.options, self._around.clock()
+        self._around.metrics.restart_required.set(bool(reasons))
+        if not reasons:
+            self._restart_since = None
+            return self._keep(replace(status, restart=None))
+        if self._restart_since is None:
+            self._restart_since = now
+            self._note.warning("restart.required", by=",".join(reasons), policy=options.restart)
+        turn = self._restart_since + turn_seconds(self._around.host_name, options.restart_spread)
+        left = None if options.restart == "never" else max(0.0, turn - now)
+        status = self._keep(
+            replace(status, restart=Restart(required_by=reasons, policy=options.restart, in_seconds=left))
+        )
+        if left is None:
+            return status
+        if left > 0:
+            self._due = min(self._due, turn)
+        elif self._fit_to_boot(desired, status):
+            self._note.warning("restart.stopping", by=",".join(reasons))
+            self._around.pgpool.stop()
+            self._around.metrics.restarts.labels("configuration").inc()
+        else:
+            self._due = min(self._due, now + self._backoff.next())
+        return status
+
+    def _fit_to_boot(self, desired: Desired, status: Status) -> bool:
+        """Whether a pgpool that boots now, with the Secrets as they are, would serve."""
+        if status.held or status.state not in (State.IN_SYNC, State.PENDING):
+            return False
+        model = desired.resolved.model
+        self._around.dry_run(desired.tree(desired.roles, model.key).files["pgpool.conf"])
+        check = desired.roles.check_user
+        attempt = self._proof.ask(self._database(desired), check, desired.roles.passwords[check])
+        return attempt.outcome is Outcome.ACCEPTED
+
+    # --- the account -------------------------------------------------------------------------------------------------
+
+    def _invalid(self, error: EntrypointError) -> Status:
+        self._around.metrics.applies.labels("invalid").inc()
+        problems = error.problems if isinstance(error, ConfigurationError) else ()
+        reason = "; ".join(f"{each.setting} ({each.origin}) {each.what}" for each in problems) or str(error)
+        return self._conclude(State.INVALID, reason)
+
+    def _failed(self, reason: str, *, alarm: bool = False) -> Status:
+        self._around.metrics.applies.labels("failed").inc()
+        return self._conclude(State.DEGRADED if alarm else State.APPLYING, reason, due=self._backoff.next())
+
+    def _conclude(
+        self, state: State, reason: str = "", *, due: float = HEARTBEAT_SECONDS, held: Mapping[str, Held] | None = None
+    ) -> Status:
+        """The account of this step, which is told once; `due`: seconds until the next step is of use."""
+        run_dir, metrics, former = self._around.run_dir, self._around.metrics, self.status
+        now = self._around.clock()
+        removals = [since + self._around.options.removal_grace for since in self._gone_since.values()]
+        self._due = min([now + due, *(removal for removal in removals if removal > now)])
+        held = held or {}
+        since = former.since
+        if (state, reason) != (former.state, former.reason):
+            tell = {
+                State.PENDING: self._note.warning,
+                State.INVALID: self._note.error,
+                State.DEGRADED: self._note.error,
+            }.get(state, self._note.info)
+            tell("rotation.state", state=state.value, reason=reason or None)
+        if state != former.state or not since:
+            since = self._around.now().isoformat(timespec="milliseconds")
+        if state in (State.IN_SYNC, State.STARTING):
+            metrics.pending_since_timestamp.set(math.nan)
+        elif former.state in (State.IN_SYNC, State.STARTING):
+            metrics.pending_since_timestamp.set(self._around.now().timestamp())
+        metrics.held_credentials.set(len(held))
+        return self._keep(
+            Status(
+                state=state,
+                reason=reason,
+                since=since,
+                desired=self._wanted,
+                applied=marked(run_dir, CURRENT),
+                verified=marked(run_dir, VERIFIED),
+                rejected=self._rejected,
+                held={role: each.reason for role, each in held.items()},
+                unproven={role: each.reason for role, each in self._unproven.items()},
+                restart=former.restart,
+                settled=former.settled or state is State.IN_SYNC,
+            )
+        )
+
+    def _keep(self, status: Status) -> Status:
+        if status != self.status:
+            self.status = status
+            with suppress(OSError):  # told again at the next change; a full volume stops no rotation
+                status.write(self._around.run_dir)
+        return status
+
+
+def swapped_at(run_dir: Path, name: str) -> int:
+    """When CURRENT, BOOTED or VERIFIED was last set: nanoseconds of Unix time, 0 when there is none."""
+    try:
+        return (run_dir / name).lstat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _changed(plan: Plan, served: Roles) -> list[str]:
+    """The roles that get a new password, as far as PostgreSQL lets them in: the check role first."""
+    changed = [
+        role
+        for role, password in plan.roles.passwords.items()
+        if served.passwords.get(role) != password and role not in plan.unproven
+    ]
+    return sorted(changed, key=lambda role: role != plan.roles.check_user)
+
+
+def _to_prove(plan: Plan, served: Roles) -> Sequence[str]:
+    """Those that changed; when nobody did, the check role."""
+    return _changed(plan, served)[:PROVED_ROLES] or [plan.roles.check_user]
+
+
+def _settings(tree: Tree) -> dict[str, str]:
+    """What pgpool.conf says, besides what changes with every password."""
+    return {name: value for name, value in parameters(tree).items() if name not in RELOADED_ALWAYS}
