@@ -187,7 +187,7 @@ CHECK_USER = Setting(
     default="sr_check",
     shape="role",
     help="The role pgpool itself logs in with, for health and replication checks; it needs `pg_monitor`. Its "
-    "password comes from the users directory.",
+    "password, of at most 79 bytes, comes from the users directory.",
 )
 KEY_FILE = Setting(
     name="PGPOOLKEYFILE",

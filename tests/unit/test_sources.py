@@ -187,6 +187,18 @@ def test_what_stands_still_has_not_changed(tmp_path: Path) -> None:
     assert not reader.changed()
 
 
+def test_a_reader_knows_where_it_looked(tmp_path: Path) -> None:
+    SecretVolume(tmp_path / "volume").write({"a": b"1 %"})
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/b").write_bytes(b"2 %")
+    reader = Reader()
+    reader.directory(tmp_path / "volume")
+    reader.directory(tmp_path / "plain", depth=1)
+    with pytest.raises(SourceError):
+        reader.file(tmp_path / "none")
+    assert reader.places == {tmp_path / name for name in ("volume", "plain", "plain/b", "none")}
+
+
 def test_a_file_in_a_mounted_secret_changes_with_it(tmp_path: Path) -> None:
     volume = SecretVolume(tmp_path / "v")
     volume.write(OLD)
