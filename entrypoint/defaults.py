@@ -25,7 +25,7 @@ class DefaultSection:
 
 
 CLIENTS = DefaultSection(
-    "Clients",
+    "Clients; every statement goes to the primary",
     (
         Default("listen_addresses", "*", "pgpool's own default, localhost, is of no use in a pod"),
         Default("port", "9999", "pgpool's usual port"),
@@ -36,11 +36,6 @@ CLIENTS = DefaultSection(
             "each child keeps that many server connections on every node, one per role and database: 2 pods of "
             "32 children stay below PostgreSQL's default of 100 connections",
         ),
-    ),
-)
-ROUTING = DefaultSection(
-    "Routing: every statement goes to the primary",
-    (
         Default("backend_clustering_mode", "streaming_replication", "the servers replicate by themselves"),
         Default(
             "load_balance_mode",

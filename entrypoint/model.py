@@ -173,7 +173,6 @@ def _sections(
         tuple(owned(table.BACKENDS, list(_backend_parameters(settings)))),
     )
     yield section(defaults.CLIENTS, *owned(table.RUN_DIR, [("unix_socket_directories", run_dir)]))
-    yield section(defaults.ROUTING)
     yield section(defaults.AUTHENTICATION, *owned(table.RUN_DIR, list(_tls_parameters(settings, material))))
     yield section(defaults.CHECKS, *owned(table.CHECK_USER, list(_check_parameters(settings, material, check_key))))
     yield section(defaults.FAILOVER)
@@ -191,8 +190,10 @@ def _backend_parameters(settings: Settings) -> Iterator[tuple[str, str]]:
         yield f"backend_port{node}", str(backend.port)
         yield f"backend_weight{node}", f"{backend.weight:.6f}".rstrip("0").rstrip(".")
         yield f"backend_application_name{node}", backend.name
-        if backend.flags != ("ALLOW_TO_FAILOVER",):
-            yield f"backend_flag{node}", "|".join(backend.flags)
+        # Stated even when it is pgpool's default: a reload keeps what the file does not mention, and the sidecar
+        # holds failover for a moment while it renews the health checks.
+        allowed = () if any("FAILOVER" in flag for flag in backend.flags) else ("ALLOW_TO_FAILOVER",)
+        yield f"backend_flag{node}", "|".join((*backend.flags, *allowed))
 
 
 def _check_parameters(settings: Settings, material: Material, check_key: Secret | None) -> Iterator[tuple[str, str]]:

@@ -53,7 +53,7 @@ def probe(kind: str, env: Mapping[str, str]) -> Verdict:
     seconds = LIVE_SECONDS if kind == "live" else READY_SECONDS
     tool, arguments = ("pcp_node_count", ()) if kind == "live" else ("pcp_node_info", ("-a",))
     answer = run_pcp(tool, arguments, address, env, seconds=seconds)
-    return (live if kind == "live" else ready)(answer, lambda: _accepts(run_dir, boot.port))
+    return (live if kind == "live" else ready)(answer, lambda: socket_accepts(run_dir, boot.port))
 
 
 def live(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
@@ -100,7 +100,8 @@ def _is_away(answer: PcpAnswer) -> bool:
     return answer.status != 0 and "connection to" in answer.errors
 
 
-def _accepts(run_dir: Path, port: int) -> bool:
+def socket_accepts(run_dir: Path, port: int) -> bool:
+    """Whether pgpool's Unix socket for clients accepts a connection, within a second."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(_CONNECT_SECONDS)
         try:

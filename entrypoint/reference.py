@@ -9,7 +9,6 @@ from entrypoint.settings import TABLE, Setting
 
 _SECTIONS = (
     defaults.CLIENTS,
-    defaults.ROUTING,
     defaults.AUTHENTICATION,
     defaults.CHECKS,
     defaults.FAILOVER,

@@ -34,7 +34,7 @@ def _marked(tree: Tree) -> Tree:
     that moment; and syslog_ident is of no other use here. Enough of a digest to tell generations apart, and no more:
     clients can see it.
     """
-    line = f"\n{MARKER} = 'generation-{tree.digest[:12]}'\n"
+    line = f"{MARKER} = 'generation-{tree.digest[:12]}'\n"
     return Tree({**tree.files, "pgpool.conf": tree.files["pgpool.conf"] + line.encode()})
 
 

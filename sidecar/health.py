@@ -4,7 +4,6 @@ The process itself is not looked for: without a shared PID namespace its number 
 PCP and its socket are, too.
 """
 
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from entrypoint.inputs import INPUTS, read_inputs
 from entrypoint.pcp import PcpAddress, PcpAnswer, run_pcp
 from entrypoint.probe import Verdict
 from sidecar.pcp import PcpError
-
-_CONNECT_SECONDS = 1.0
 
 
 def pgpool_live(run_dir: Path, address: Callable[[], PcpAddress], env: Mapping[str, str]) -> Verdict:
@@ -49,7 +46,7 @@ def _judge(
         return Verdict(False, f"{run_dir / INPUTS} is not usable: {error}")
 
     def accepts() -> bool:
-        return _accepts(run_dir, port)
+        return probe.socket_accepts(run_dir, port)
 
     try:
         return judge(ask(), accepts)
@@ -57,13 +54,3 @@ def _judge(
         # A tool that we cannot run, for lack of memory, say, is no reason to kill a pgpool that serves.
         good = accepts()
         return Verdict(good, f"{error}; pgpool's own socket accepts {'connections' if good else 'none'}")
-
-
-def _accepts(run_dir: Path, port: int) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(_CONNECT_SECONDS)
-        try:
-            client.connect(f"{run_dir}/.s.PGSQL.{port}")
-        except OSError:
-            return False
-        return True

@@ -324,6 +324,7 @@ def test_backends_become_numbered_parameters_with_the_host_before_the_port(site:
         ("backend_port1", "5432"),
         ("backend_weight1", "1"),
         ("backend_application_name1", "'b'"),
+        ("backend_flag1", "'ALLOW_TO_FAILOVER'"),
     ]
 
 
@@ -454,3 +455,12 @@ def test_any_role_and_password_are_rendered_or_told(make_site: Callable[[], Site
         assert len(lines) == 2 - (role.removesuffix("\n") == "sr_check")
     else:
         assert {each.origin for each in site.problems()} == {f"{site.users}/app/password"}
+
+
+def test_every_flag_says_whether_failover_is_allowed_so_that_a_reload_can_restore_it(site: Site) -> None:
+    conf = site.conf(PGPOOL_BACKENDS="a=h?flag=ALWAYS_PRIMARY,b=h2,c=h3?flag=DISALLOW_TO_FAILOVER")
+    assert [conf[f"backend_flag{node}"] for node in range(3)] == [
+        "'ALWAYS_PRIMARY|ALLOW_TO_FAILOVER'",
+        "'ALLOW_TO_FAILOVER'",
+        "'DISALLOW_TO_FAILOVER'",
+    ]
