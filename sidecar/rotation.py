@@ -112,7 +112,7 @@ class Rotation:
         except NotYetError as error:
             return self._failed(str(error), alarm=error.alarm)
         except PcpError as error:
-            return self._failed(str(error), alarm=not error.away)
+            return self._failed(str(error))
         except (PublishError, OSError) as error:
             return self._failed(str(error), alarm=True)
 
@@ -146,18 +146,19 @@ class Rotation:
         scene = self._look(desired, live)
         if scene is None:
             status = self._conclude(State.PENDING, "PGPOOLKEYFILE has changed: only a restart applies a new key")
-            return self._restart(("PGPOOLKEYFILE",), desired, status)
+            return self._restart(("PGPOOLKEYFILE",), desired, status, fit=True)
         trials = self._try(scene)
         plan = decide(scene.served, desired.roles, trials, self._leaving(scene))
         tree = desired.tree(plan.roles, scene.key)
-        if self._serve(scene, plan, tree):
+        served = self._serve(scene, plan, tree)
+        if served:
             status = self._settle(desired, plan)
         else:
             status = self._conclude(State.DEGRADED, "logins through pgpool failed with this set; it was put back")
         reasons = restart_reasons(scene.booted.tree, tree, desired.catalogue)
         if scene.key != model.key:
             reasons = ("PGPOOLKEYFILE", *reasons)
-        return self._restart(reasons, desired, status)
+        return self._restart(reasons, desired, status, fit=served and not plan.held)
 
     # --- what the Secrets say, and what PostgreSQL says to that ------------------------------------------------------
 
@@ -378,8 +379,11 @@ class Rotation:
             if outcome is Outcome.REJECTED or (outcome is Outcome.UNKNOWN and role in self._refused)
         )
 
-    def _restart(self, reasons: tuple[str, ...], desired: Desired, status: Status) -> Status:
-        """What of the configuration waits for a restart, and the restart when this pod's turn has come."""
+    def _restart(self, reasons: tuple[str, ...], desired: Desired, status: Status, *, fit: bool) -> Status:
+        """What of the configuration waits for a restart, and the restart when this pod's turn has come.
+
+        A boot publishes all that the Secrets say; `fit`: as far as is known, that works.
+        """
         options, now = self._around.options, self._around.clock()
         self._around.metrics.restart_required.set(bool(reasons))
         if not reasons:
@@ -393,11 +397,11 @@ class Rotation:
         status = self._keep(
             replace(status, restart=Restart(required_by=reasons, policy=options.restart, in_seconds=left))
         )
-        if left is None:
+        if left is None or not fit:
             return status
         if left > 0:
             self._due = min(self._due, turn)
-        elif self._fit_to_boot(desired, status):
+        elif self._would_serve(desired):
             self._note.warning("restart.stopping", by=",".join(reasons))
             self._around.pgpool.stop()
             self._around.metrics.restarts.labels("configuration").inc()
@@ -405,10 +409,8 @@ class Rotation:
             self._due = min(self._due, now + self._backoff.next())
         return status
 
-    def _fit_to_boot(self, desired: Desired, status: Status) -> bool:
+    def _would_serve(self, desired: Desired) -> bool:
         """Whether a pgpool that boots now, with the Secrets as they are, would serve."""
-        if status.held or status.state not in (State.IN_SYNC, State.PENDING):
-            return False
         model = desired.resolved.model
         self._around.dry_run(desired.tree(desired.roles, model.key).files["pgpool.conf"])
         check = desired.roles.check_user
