@@ -1,0 +1,160 @@
+"""pgpool as its administrator and its clients see it: reload, proof, retirement of what will not learn."""
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from entrypoint.secret import Secret
+from entrypoint.tree import Tree
+from sidecar.login import Attempt
+from sidecar.pcp import HealthChecks, Pcp, PcpError, Process
+
+T = TypeVar("T")
+
+UNDEFINED_NODES = range(127, 119, -1)
+"""The last ids that pgpool takes (MAX_NUM_BACKENDS), least likely to be somebody's backends. One that was attached is
+refused until pgpool has carried out a reload, hence several."""
+
+_PAUSE = 0.1
+"""Seconds between two looks."""
+_WAITING, _CONNECTING = "Wait for connection", "Connecting"
+"""What a child does (src/utils/pool_process_reporting.c)."""
+_ROUNDS = 3
+_HELD = "failover-held"
+
+
+class Pool:
+    """Commands raise PcpError. While PCP is away, as for two seconds after each failover, they are tried again."""
+
+    def __init__(
+        self,
+        pcp: Pcp,
+        login: Callable[[str, Secret], Attempt],
+        *,
+        patience: float = 8.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Do nothing yet.
+
+        Args:
+            pcp: the way to pgpool.
+            login: one fresh login through pgpool.
+            patience: seconds for a command to be taken, and for its effect to be seen.
+            clock: seconds, never going back.
+            sleep: waits for that many of them.
+        """
+        self._pcp = pcp
+        self._login = login
+        self._patience = patience
+        self._clock = clock
+        self._sleep = sleep
+        self._undefined = itertools.cycle(UNDEFINED_NODES)
+
+    def reload(self) -> None:
+        """Have pgpool read its configuration; `arrived` tells when it has."""
+        self._insist(self._pcp.reload)
+
+    def arrived(self, marker: str) -> bool:
+        """Whether the generation with this marker is in force; no, while PCP is away."""
+        try:
+            return self._pcp.parameters().get("syslog_ident") == marker
+        except PcpError as error:
+            if error.away:
+                return False
+            raise
+
+    def login(self, role: str, password: Secret) -> Attempt:
+        """One fresh login through pgpool, with a query."""
+        return self._login(role, password)
+
+    def retire(self) -> None:
+        """Have no child left that knows former passwords: idle ones learn at once, others end with their session.
+
+        A child that is in a session during a reload never reads pool_passwd again (pool_process_query.c). Attaching a
+        node that is not defined marks all children for a restart, and changes nothing else (failover(), pgpool_main.c).
+        They heed the mark when they are about to wait for a client; a reload wakes those that wait already. New logins
+        are held for about a second, no session is cut. Only a child that is just letting a client in takes the mark
+        away and stays (child.c): for such ones all is done once more.
+        """
+        for _ in range(_ROUNDS):
+            before = self._children()
+            self._insist(partial(self._pcp.attach, next(self._undefined)))
+            now = self._wait_for_restarts(before)
+            if not any(_may_stay(before[pid], child) for pid, child in now.items() if pid in before):
+                break
+        self.reload()
+
+    def _wait_for_restarts(self, before: Mapping[int, Process]) -> Mapping[int, Process]:
+        """Reload until a child has gone, which shows that the mark was set for all; or none can, as all are busy."""
+        until = self._clock() + self._patience
+        while True:
+            self.reload()
+            self._sleep(_PAUSE)
+            now = self._children()
+            if before.keys() - now or not any(child.status == _WAITING for child in before.values()):
+                return now
+            if self._clock() >= until:
+                raise PcpError("pcp_attach_node", "no child was replaced", away=False)
+
+    def _children(self) -> Mapping[int, Process]:
+        return {process.pid: process for process in self._insist(self._pcp.processes)}
+
+    def renew_checks(self) -> tuple[int, ...]:
+        """Have the health checks log in with the password of now, and return the nodes where none succeeded.
+
+        A check fetches the password once and then tries it health_check_max_retries times, deaf to reloads
+        (establish_persistent_connection, src/main/health_check.c); in the end it detaches the node. But each signal
+        cuts its wait between two tries short, and while failover is held, the end is harmless: the next check
+        begins, with the new password.
+
+        To be called with a configuration by `hold_failover`, which has arrived.
+        """
+        parameters = self._insist(self._pcp.parameters)
+        nodes = range(self._insist(self._pcp.node_count))
+        if not all("DISALLOW_TO_FAILOVER" in parameters.get(f"backend_flag{node}", "") for node in nodes):
+            raise PcpError("pcp_pool_status", "failover is not held", away=False)
+        before = {node: self._checks(node) for node in nodes}
+        stale = [node for node, checks in before.items() if checks.status != "down" and checks.total_count]
+        until = self._clock() + self._patience
+        while stale and self._clock() < until:
+            self.reload()
+            self._sleep(_PAUSE)
+            stale = [node for node in stale if self._checks(node).success_count == before[node].success_count]
+        return tuple(stale)
+
+    def stop(self) -> None:
+        """Stop pgpool, ending its sessions."""
+        self._insist(self._pcp.stop)
+
+    def _checks(self, node: int) -> HealthChecks:
+        return self._insist(lambda: self._pcp.health_checks(node))
+
+    def _insist(self, command: Callable[[], T]) -> T:
+        until = self._clock() + self._patience
+        while True:
+            try:
+                return command()
+            except PcpError as error:
+                if not error.away or self._clock() >= until:
+                    raise
+            self._sleep(_PAUSE)
+
+
+def _may_stay(before: Process, now: Process) -> bool:
+    """Whether a child may have lost the mark: it is neither idle, nor in the session that it was in before."""
+    same = now.client_connections == before.client_connections and before.status not in {_WAITING, _CONNECTING}
+    return now.status != _WAITING and not same
+
+
+def hold_failover(tree: Tree, nodes: int) -> Tree:
+    """The same configuration, but no node is ever detached; with a marker of its own, `failover-held`.
+
+    It takes a configuration that states every backend_flagN to end this: pgpool keeps what a file does not mention.
+    """
+    lines = [f"backend_flag{node} = 'DISALLOW_TO_FAILOVER'" for node in range(nodes)]
+    lines.append(f"syslog_ident = '{_HELD}'")
+    addition = "".join(f"{line}\n" for line in lines).encode()
+    return Tree({**tree.files, "pgpool.conf": tree.files["pgpool.conf"] + addition})
