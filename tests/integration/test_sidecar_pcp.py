@@ -1,0 +1,127 @@
+"""The typed PCP against a real pgpool."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from entrypoint.inputs import PCP_PASSWORD
+from entrypoint.pcp import PcpAddress
+from entrypoint.secret import Secret
+from integration.conftest import CreateRole
+from sidecar.pcp import Pcp, PcpError
+from support.deadline import wait_until
+from support.pgpool_process import Pgpool
+from support.pod import APP_PASSWORD, APP_ROLE, NewPod, Pod
+from support.postgres import PostgresServer
+
+DATABASE = "a db : of 100%"
+
+
+@pytest.fixture(scope="module")
+def serving(new_pod: NewPod, postgres: PostgresServer) -> Iterator[tuple[Pod, Pgpool]]:
+    """Two children, a node that is there and one that is not."""
+    pod = new_pod()
+    pod.environment["PGPOOL_BACKENDS"] += f",node-2=127.0.0.9:{postgres.port}"
+    pod.environment["PGPOOL_PARAMS_NUM_INIT_CHILDREN"] = "2"
+    with pod.pgpool() as pgpool:
+        pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
+        # The login finds that node, and PCP is restarted after that. Commands are to meet it there to stay.
+        wait_until(lambda: is_settled(pcp_of(pod), pgpool), timeout=20, failure=lambda: pgpool.log)
+        yield pod, pgpool
+
+
+def is_there(pcp: Pcp) -> bool:
+    try:
+        return pcp.node_count() > 0
+    except PcpError as error:
+        if not error.away:
+            raise
+        return False
+
+
+def is_settled(pcp: Pcp, pgpool: Pgpool) -> bool:
+    """Whether PCP has started after the failover: at once, or again."""
+    done, started = (pgpool.log.rfind(text) for text in ("fork a new PCP child", "PCP process: "))
+    first = pgpool.log.find("PCP process: ")
+    failover = pgpool.log.find("=== Failover done.")
+    return failover >= 0 and (failover < first or 0 <= done < started) and is_there(pcp)
+
+
+def pcp_of(pod: Pod, password: str | None = None) -> Pcp:
+    secret = Secret(password or (pod.run_dir / PCP_PASSWORD).read_text())
+    return Pcp(lambda: PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", secret), {"PATH": str(pod.pgpool_bin)})
+
+
+def test_nodes_are_as_pgpool_sees_them(serving: tuple[Pod, Pgpool], postgres: PostgresServer) -> None:
+    pcp = pcp_of(serving[0])
+    assert pcp.node_count() == 2
+    up, down = pcp.nodes()
+    assert (up.node_id, up.host, up.port, up.status_name, up.role) == (0, "127.0.0.1", postgres.port, "up", "primary")
+    assert (down.node_id, down.host, down.status, down.status_name) == (1, "127.0.0.9", 3, "down")
+    assert pcp.health_checks(0).success_count > 0
+    assert pcp.health_checks(1).success_count == 0
+
+
+def test_a_session_shows_in_its_process(
+    serving: tuple[Pod, Pgpool], postgres: PostgresServer, create_role: CreateRole
+) -> None:
+    pod, pgpool = serving
+    postgres.create_database(DATABASE)
+    try:
+        with pgpool.connect(APP_ROLE, APP_PASSWORD, DATABASE) as session:
+            session.execute("SELECT 1")
+            (used,) = [each for each in pcp_of(pod).processes() if each.connected and each.backend_id == 0]
+            assert (used.database, used.username, used.status) == (DATABASE, APP_ROLE, "Idle")
+            assert len({each.pid for each in pcp_of(pod).processes()}) == 2
+    finally:
+        postgres.drop_database(DATABASE)
+
+
+def test_parameters_are_those_in_force_after_a_reload(serving: tuple[Pod, Pgpool]) -> None:
+    pod, pgpool = serving
+    assert pcp_of(pod).parameters()["port"] == str(pod.port)
+    file = pod.generation / "pgpool.conf"
+    file.write_text(f"{file.read_text()}client_idle_limit = 123\n")
+    pcp_of(pod).reload()
+    wait_until(lambda: pcp_of(pod).parameters()["client_idle_limit"] == "123", timeout=10, failure=lambda: pgpool.log)
+
+
+def test_what_pgpool_refuses_is_an_error_with_its_reason(serving: tuple[Pod, Pgpool]) -> None:
+    pcp = pcp_of(serving[0])
+    with pytest.raises(PcpError, match="invalid node ID 7") as caught:
+        pcp.health_checks(7)
+    assert not caught.value.away
+    with pytest.raises(PcpError, match=r'Invalid node-id "200"'):
+        pcp.attach(200)
+    with pytest.raises(PcpError, match="authentication failed") as caught:
+        pcp_of(serving[0], "not the 100% right one").node_count()
+    assert not caught.value.away
+
+
+def test_a_node_is_detached_and_attached_and_pgpool_stopped(pod: Pod) -> None:
+    pcp: Pcp
+    with pod.pgpool() as pgpool:
+        pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
+        pcp = pcp_of(pod)
+        wait_until(lambda: is_there(pcp), timeout=20, failure=lambda: pgpool.log)
+        pcp.detach(0)
+        pgpool.wait_until_logged("=== Starting degeneration.")
+        wait_until(
+            lambda: is_there(pcp) and pcp.health_checks(0).status == "down", timeout=20, failure=lambda: pgpool.log
+        )
+        # PCP is there for a moment yet, and then restarted.
+        pgpool.wait_until_logged("restart request received in pcp child process")
+        wait_until(lambda: is_there(pcp), timeout=20, failure=lambda: pgpool.log)
+        pcp.attach(0)
+        pgpool.wait_until_logged("=== Failback done.")
+        wait_until(
+            lambda: pgpool.log.count("restart request received in pcp child process") == 2,
+            timeout=20,
+            failure=lambda: pgpool.log,
+        )
+        wait_until(lambda: is_there(pcp), timeout=20, failure=lambda: pgpool.log)
+        pcp.stop()
+        assert pgpool.wait_until_exit() == 0
+        with pytest.raises(PcpError) as caught:
+            pcp.node_count()
+        assert caught.value.away
