@@ -2,30 +2,44 @@
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from types import FrameType
 from typing import NoReturn
 
-from entrypoint import commandline
-from entrypoint.catalogue import load_catalogue
+from entrypoint import __version__, commandline
 from entrypoint.commandline import finish
-from entrypoint.errors import EntrypointError, ExitCode
-from entrypoint.inputs import read_inputs, run_directory
+from entrypoint.errors import ConfigurationError, EntrypointError, ExitCode, Problem
 from entrypoint.log import Log
-from sidecar.drift import compare, desired_tree
+from entrypoint.render import render
+from entrypoint.settings import SIDECAR_HTTP
+from sidecar.assembly import Sidecar
+from sidecar.desired import read_desired
+from sidecar.drift import compare
+from sidecar.options import Options, load_options
+from sidecar.status import STATUS, State
 
 NAME = "pgpool-sidecar"
 
 _DESCRIPTION = """\
-Compare what pgpool serves from with what its settings and Secrets say now, and print the difference as JSON.
-Settings come from inputs.json in the run directory (PGPOOL_RUN_DIR), as the entrypoint left them at boot."""
+Keep what pgpool serves equal to what the Secrets say: when one changes, try the new password at PostgreSQL, render,
+publish, reload pgpool, and prove it by logging in. Serves health and metrics on PGPOOL_SIDECAR_HTTP."""
 
 _EPILOG = """\
-exit status: 0 nothing differs · 1 something does, or a bug · 64 wrong usage · 73 the run directory is not readable,
-or no pgpool-entrypoint has booted there · 78 the Secrets of this moment, or
-PGPOOL_RUN_DIR, are not usable · 130 interrupted"""
+exit status:
+  0 ended by SIGTERM, or `--once` found or made everything equal · 1 `--once` did not, or a bug · 64 wrong usage
+  73 nothing has booted in the run directory (`--once`, `status`)
+  78 PGPOOL_RUN_DIR or a PGPOOL_SIDECAR_… is not usable, or the port is taken; with `--once --dry-run`, also: the Secrets
+     of this moment are not
+  126 or 127 pgpool's own programs cannot be executed, or are not there · 130 interrupted
+
+settings: PGPOOL_RUN_DIR and PGPOOL_SIDECAR_… from this program's environment; all others as pgpool-entrypoint left them
+in the run directory when it booted (inputs.json). Secrets that were given to it as variables are to be given here, too.
+`pgpool-entrypoint settings` lists them all."""
 
 
 class NotBootedError(EntrypointError):
@@ -42,20 +56,81 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str], env: Mapping[str, str]) -> int:
     """Do what the command line says and return the exit status. Raises EntrypointError."""
     parser = commandline.parser(NAME, _DESCRIPTION, _EPILOG)
-    parser.add_argument("--once", action="store_true", required=True, help="one pass, then exit")
-    parser.parse_args(arguments)
-    run_dir = run_directory(env)
+    verbs = "run until SIGTERM (the default), or print the status of the sidecar that runs as JSON"
+    parser.add_argument("verb", nargs="?", choices=("run", "status"), default="run", help=verbs)
+    parser.add_argument("--once", action="store_true", help="one pass, then print the status as JSON")
+    parser.add_argument("--dry-run", action="store_true", help="with --once: change nothing, say what differs")
+    chosen = parser.parse_args(arguments)
+    if chosen.dry_run and not chosen.once:
+        parser.error("--dry-run goes with --once")
+    if chosen.once and chosen.verb == "status":
+        parser.error("--once goes with `run`")
+    options = load_options(env)
+    if chosen.verb == "status":
+        return _show(options)
+    if chosen.dry_run:
+        return _compare(options, env)
+    sidecar = Sidecar(options, env)
+    if chosen.once:
+        return _pass(sidecar)
+    _serve(sidecar, options)
+    return ExitCode.OK
+
+
+def _show(options: Options) -> int:
     try:
-        boot = read_inputs(run_dir)
-        _, tree = desired_tree(boot, env, run_dir, load_catalogue(boot.pgpool), datetime.now(UTC))
-        drift = compare(tree, run_dir)
+        sys.stdout.write((options.run_dir / STATUS).read_text())
+    except OSError as error:
+        raise NotBootedError(
+            f"no status: {error}\n  → start pgpool-sidecar, or set PGPOOL_RUN_DIR to the run directory that it has"
+        ) from None
+    return ExitCode.OK
+
+
+def _compare(options: Options, env: Mapping[str, str]) -> int:
+    try:
+        desired = read_desired(options.run_dir, env, datetime.now(UTC))
+        drift = compare(render(desired.resolved.model), options.run_dir)
     except (OSError, ValueError) as error:
         raise NotBootedError(
-            f"{run_dir} holds no booted configuration: {error}\n"
+            f"{options.run_dir} holds no booted configuration: {error}\n"
             "  → share the run directory with the pgpool container, and set PGPOOL_RUN_DIR to it"
         ) from None
     sys.stdout.write(json.dumps(asdict(drift)) + "\n")
     return ExitCode.BUG if drift.changed else ExitCode.OK
+
+
+def _pass(sidecar: Sidecar) -> int:
+    status = sidecar.rotation.step()
+    if status.state is State.STARTING:
+        raise NotBootedError(
+            f"{status.reason}\n  → share the run directory with the pgpool container, and set PGPOOL_RUN_DIR to it"
+        )
+    sys.stdout.write(json.dumps(status.document(), ensure_ascii=False) + "\n")
+    return ExitCode.OK if status.state is State.IN_SYNC and status.restart is None else ExitCode.BUG
+
+
+def _serve(sidecar: Sidecar, options: Options) -> None:
+    """Run until SIGTERM or SIGINT; both mean a clean end."""
+    asked = threading.Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    try:
+        web = sidecar.web(options.http)
+    except OSError as error:
+        address = ":".join(map(str, options.http))
+        what, remedy = f"cannot listen on {address}: {error.strerror}", "free the port, or choose another"
+        raise ConfigurationError([Problem(SIDECAR_HTTP.name, "setting", what, remedy)]) from None
+    web.start()
+    sidecar.loops.start()
+    sidecar.events.info("sidecar.started", version=__version__, run_dir=str(options.run_dir))
+    asked.wait()
+    sidecar.loops.end()
+    sidecar.events.info("sidecar.ended")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ class DeadlineExpiredError(AssertionError):
     """A condition did not come true in time; the message holds whatever explains why."""
 
 
-def wait_until(condition: Callable[[], T], *, timeout: float, failure: Callable[[], str]) -> T:
+def wait_until(condition: Callable[[], T | None], *, timeout: float, failure: Callable[[], str]) -> T:
     """Return the condition's first true value, or fail with what `failure` has to say at that time."""
     deadline = time.monotonic() + timeout
     while True:

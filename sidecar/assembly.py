@@ -1,0 +1,87 @@
+"""A running sidecar, put together from its parts."""
+
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from entrypoint import __version__
+from entrypoint.errors import ProgramMissingError
+from entrypoint.inputs import read_inputs
+from entrypoint.program import find_program
+from entrypoint.secret import Secret
+from sidecar.access import Access
+from sidecar.events import Events
+from sidecar.exporter import Exporter
+from sidecar.health import pgpool_live, pgpool_ready
+from sidecar.login import Attempt, Servers, through_pgpool
+from sidecar.loops import Loops, Pulse
+from sidecar.metrics import Metrics
+from sidecar.options import Options
+from sidecar.pcp import Pcp
+from sidecar.pool import Pool
+from sidecar.rotation import Rotation, Surroundings
+from sidecar.web import Sources, Web, pages
+
+
+class Sidecar:
+    """The parts that a command uses; nothing runs before it says so."""
+
+    def __init__(self, options: Options, env: Mapping[str, str]) -> None:
+        """Look for pgpool's own programs. Raises ProgramMissingError or ProgramUnusableError."""
+        program = find_program(env)
+        if shutil.which("pcp_reload_config", path=env.get("PATH")) is None:
+            raise ProgramMissingError("pcp_reload_config is not on PATH; it belongs to pgpool")
+        self.events = Events(sys.stderr, "json" if options.log == "json" else "logfmt", lambda: datetime.now(UTC))
+        self._options = options
+        self._env = env
+        self._metrics = Metrics(__version__)
+        self._access = Access(options.run_dir, env)
+        self._pcp = Pcp(self._access, env)
+        self._pcp.calls = self._metrics.pcp_called
+        pulse = Pulse()
+        self.rotation = Rotation(
+            Surroundings(
+                run_dir=options.run_dir,
+                env=env,
+                database=Servers,
+                pgpool=Pool(self._pcp, self._login),
+                dry_run=lambda conf: program.dry_run(conf, env),
+                options=options,
+                host_name=socket.gethostname(),
+                events=self.events,
+                metrics=self._metrics,
+                beat=pulse.beat,
+            )
+        )
+        self.loops = Loops(
+            self.rotation,
+            pulse,
+            run_dir=options.run_dir,
+            reread=options.reread,
+            events=self.events,
+            metrics=self._metrics,
+        )
+        self._metrics.registry.register(Exporter(self._pcp))
+
+    def web(self, address: tuple[str, int]) -> Web:
+        """The HTTP server; it has the port when this returns. Raises OSError."""
+        run_dir, env = self._options.run_dir, self._env
+        sources = Sources(
+            live=self.loops.live,
+            ready=self.loops.ready,
+            pgpool_live=lambda: pgpool_live(run_dir, self._access, env),
+            pgpool_ready=lambda: pgpool_ready(run_dir, self._access, env),
+            status=self._status,
+            registry=self._metrics.registry,
+        )
+        return Web(address, pages(sources))
+
+    def _login(self, role: str, password: Secret) -> Attempt:
+        """Through the pgpool that booted last."""
+        run_dir = self._options.run_dir
+        return through_pgpool(run_dir, read_inputs(run_dir).port, role, password)
+
+    def _status(self) -> Mapping[str, object]:
+        return self.rotation.status.document()
