@@ -16,11 +16,12 @@ from entrypoint.errors import ConfigurationError, EntrypointError, PublishError
 from entrypoint.model import CURRENT
 from entrypoint.program import RejectedError
 from entrypoint.publish import BOOTED, VERIFIED, SupersededError, mark, marked, publish
+from entrypoint.render import render
 from entrypoint.secret import Secret
 from entrypoint.tls import FILES
 from entrypoint.tree import Tree
 from sidecar.desired import Desired, Roles, read_desired
-from sidecar.generation import PASSWD, Generation, parameters, read_generation
+from sidecar.generation import CONF, PASSWD, Generation, parameters, read_generation
 from sidecar.login import Outcome
 from sidecar.pcp import PcpError
 from sidecar.plan import Held, Plan, Trial, decide, to_try
@@ -62,7 +63,7 @@ class Rotation:
         self._around = around
         self._note = around.events
         self._proof = Proof(around)
-        self._backoff = Backoff()
+        self._backoff = Backoff(around.draw)
         self.status = Status(state=State.STARTING)
         self.places: frozenset[Path] = frozenset()
         """Every file and directory that the last good reading looked at."""
@@ -131,18 +132,18 @@ class Rotation:
             return then
 
     def _reconcile(self, desired: Desired, live: Generation, *, again: bool) -> Status:
-        run_dir, model = self._around.run_dir, desired.resolved.model
-        wanted = desired.tree(desired.roles, model.key).digest
-        seen = (wanted, live.digest, swapped_at(run_dir, BOOTED))
+        model = desired.resolved.model
+        wanted = render(model)
+        seen = (wanted.digest, live.digest, swapped_at(self._around.run_dir, BOOTED))
         if seen == self._seen and not again:
             self._around.metrics.applies.labels("noop").inc()
             return self.status
         if seen != self._seen:
             self._backoff.reset()
             self._seen = seen
-        if wanted != self._wanted:
-            self._wanted = wanted
-            self._changed(desired, live)
+        if wanted.digest != self._wanted:
+            self._wanted = wanted.digest
+            self._changed(wanted, live)
         scene = self._look(desired, live)
         if scene is None:
             status = self._conclude(State.PENDING, "PGPOOLKEYFILE has changed: only a restart applies a new key")
@@ -162,8 +163,7 @@ class Rotation:
 
     # --- what the Secrets say, and what PostgreSQL says to that ------------------------------------------------------
 
-    def _changed(self, desired: Desired, live: Generation) -> None:
-        wanted = desired.tree(desired.roles, desired.resolved.model.key)
+    def _changed(self, wanted: Tree, live: Generation) -> None:
         if wanted.digest == live.digest:
             return
         self._changed_at = self._around.clock()
@@ -281,7 +281,7 @@ class Rotation:
         started_with_it = live.digest == tree.digest and swapped_at(run_dir, CURRENT) <= swapped_at(run_dir, BOOTED)
         same_passwords = self._is_proven(live.digest) and live.tree.files[PASSWD] == tree.files[PASSWD]
         if _settings(tree) != _settings(live.tree):
-            self._around.dry_run(tree.files["pgpool.conf"])
+            self._around.dry_run(tree.files[CONF])
         if tree.digest != live.digest:
             self._publish(tree, live)
         if not started_with_it:
@@ -411,8 +411,7 @@ class Rotation:
 
     def _would_serve(self, desired: Desired) -> bool:
         """Whether a pgpool that boots now, with the Secrets as they are, would serve."""
-        model = desired.resolved.model
-        self._around.dry_run(desired.tree(desired.roles, model.key).files["pgpool.conf"])
+        self._around.dry_run(render(desired.resolved.model).files[CONF])
         check = desired.roles.check_user
         attempt = self._proof.ask(self._database(desired), check, desired.roles.passwords[check])
         return attempt.outcome is Outcome.ACCEPTED

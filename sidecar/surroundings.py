@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from random import uniform
 from typing import Protocol
 
 from entrypoint.backends import Backend
@@ -59,6 +60,8 @@ class Surroundings:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    draw: Callable[[float, float], float] = uniform
+    """A random number between two: how long to wait."""
     beat: Callable[[], None] = lambda: None
     """Called whenever there is progress, so that a long step is not taken for a dead one."""
 
