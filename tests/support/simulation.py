@@ -4,6 +4,8 @@ The fakes stand at the sidecar's own seams. Whatever passes a seam takes a momen
 at which the sidecar may be killed.
 """
 
+import math
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +71,10 @@ class Clock:
     def idle(self) -> bool:
         """Whether nothing is scheduled any more."""
         return not self._planned
+
+    def until_next(self) -> float:
+        """Seconds until something that is scheduled has happened."""
+        return self._planned[0][0] - self.seconds if self._planned else math.inf
 
 
 class Seams:
@@ -275,9 +281,12 @@ class World:
         }
         for role, password in passwords.items():
             self.secret(role, password)
+        self.random = random.Random(0)
         self.metrics = Metrics("0")
         self.rotation = self.new_sidecar()
         self.deaths = 0
+        self.hints = True
+        """Whether the sidecar is woken when something happens, as by its watch of the Secrets."""
 
     # --- the outside -------------------------------------------------------------------------------------------------
 
@@ -334,6 +343,7 @@ class World:
                 now=self.clock.now,
                 clock=self.clock,
                 sleep=self.clock.sleep,
+                draw=self.random.uniform,
             )
         )
         return self.rotation
@@ -376,7 +386,8 @@ class World:
             left = end - self.clock()
             if left <= 0:
                 return False
-            self.clock.sleep(min(self.options.reread, max(self.rotation.due_seconds(), 0.05), left))
+            hint = self.clock.until_next() if self.hints else math.inf
+            self.clock.sleep(min(self.options.reread, max(self.rotation.due_seconds(), 0.05), hint, left))
 
     # --- judgement ---------------------------------------------------------------------------------------------------
 
