@@ -22,6 +22,8 @@ _PAUSE = 0.1
 _WAITING, _CONNECTING = "Wait for connection", "Connecting"
 """What a child does (src/utils/pool_process_reporting.c)."""
 _ROUNDS = 3
+_CHECK_SECONDS = 15.0
+"""For 24 logins of a health check, the number that our defaults allow: 3 s beside the server."""
 _HELD = "failover-held"
 
 
@@ -118,7 +120,7 @@ class Pool:
             raise PcpError("pcp_pool_status", "failover is not held", away=False)
         before = {node: self._checks(node) for node in nodes}
         stale = [node for node, checks in before.items() if checks.status != "down" and checks.total_count]
-        until = self._clock() + self._patience
+        until = self._clock() + _CHECK_SECONDS
         while stale and self._clock() < until:
             self.reload()
             self._sleep(_PAUSE)
