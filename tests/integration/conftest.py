@@ -4,14 +4,22 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
+from entrypoint.render import render
+from entrypoint.secret import Secret
+from sidecar.desired import read_desired
+from sidecar.login import Outcome, through_pgpool
+from support.deadline import wait_until
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod
 from support.postgres import NewServer, PostgresServer, initialise
+from support.secret_volume import SecretVolume
+from support.sidecar_process import Sidecar
 
 
 class Role(NamedTuple):
@@ -123,3 +131,111 @@ def new_pod(pgpool_bin: Path, postgres: PostgresServer) -> Iterator[NewPod]:
 @pytest.fixture
 def pod(new_pod: NewPod) -> Pod:
     return new_pod()
+
+
+class Scene:
+    """pgpool and its sidecar at work on one mounted Secret that has a key for each role."""
+
+    def __init__(self, pod: Pod, server: PostgresServer, role: Role, sidecar: Mapping[str, str]) -> None:
+        """Mount the check role and `role`, the one that a test rotates; start nothing yet."""
+        self.pod, self.server, self.role = pod, server, role.name
+        self.secret: dict[str, str | None] = {CHECK_ROLE: CHECK_PASSWORD, role.name: role.password}
+        for file in pod.users.iterdir():
+            file.unlink()
+        self.volume = SecretVolume(pod.users)
+        self.mount({})
+        pod.environment.setdefault("PGPOOL_PARAMS_NUM_INIT_CHILDREN", "6")
+        self.pgpool = pod.pgpool()
+        self.sidecar = Sidecar(pod, **sidecar)
+
+    def mount(self, changes: Mapping[str, str | None]) -> None:
+        """Change the Secret; None removes a key."""
+        self.secret |= changes
+        self.volume.write({role: each.encode() for role, each in self.secret.items() if each is not None})
+
+    def publish(self, password: str) -> None:
+        """The role's new password in the Secret."""
+        self.mount({self.role: password})
+
+    def alter(self, password: str) -> None:
+        """The role's new password in PostgreSQL."""
+        self.server.alter_password(self.role, password)
+
+    def rotate(self, password: str) -> None:
+        """PostgreSQL first, then the Secret, as an operator should."""
+        self.alter(password)
+        self.publish(password)
+
+    def wanted(self) -> str:
+        """The digest of what a boot at this moment would publish."""
+        return render(read_desired(self.pod.run_dir, self.sidecar.environment, datetime.now(UTC)).resolved.model).digest
+
+    def wait_in_sync(self, *, timeout: float = 30.0) -> dict[str, Any]:
+        """Wait until pgpool serves the Secret of this moment, and return the sidecar's status.
+
+        What is wanted is asked again and again: a boot may make up a PCP password.
+        """
+
+        def there() -> dict[str, Any] | None:
+            self.sidecar.assert_running()
+            status = self.sidecar.status()
+            right = status.get("state") == "in_sync" and status["desired"] == self.wanted()[:12]
+            return status if right else None
+
+        return wait_until(
+            there,
+            timeout=timeout,
+            failure=lambda: f"{self.wanted()[:12]} awaited: {self.sidecar.status()}\n{self.sidecar.log}",
+        )
+
+    def knows(self, password: str) -> bool:
+        """Whether a child of pgpool takes this for the role's password, whatever PostgreSQL says to it."""
+        said = through_pgpool(self.pod.run_dir, self.pod.port, self.role, Secret(password))
+        return said.outcome is Outcome.ACCEPTED or said.reason == "PostgreSQL refuses the password that pgpool has"
+
+    def logins(self, password: str, count: int = 12) -> set[bool]:
+        """Whether fresh logins of the role succeed: each of so many."""
+        return {self.pgpool.can_log_in(self.role, password) for _ in range(count)}
+
+
+class StartScene(Protocol):
+    """Starts pgpool and its sidecar, and waits until they are in sync.
+
+    `sidecar` and `environment` are settings of the one and of the other. Both end with the test.
+    """
+
+    def __call__(
+        self, server: PostgresServer | None = None, *, sidecar: Mapping[str, str] | None = None, **environment: str
+    ) -> Scene: ...
+
+
+FORMER = "the former % password"
+
+
+@pytest.fixture
+def start_scene(new_pod: NewPod, postgres: PostgresServer, create_role: CreateRole) -> Iterator[StartScene]:
+    with ExitStack() as stack:
+
+        def start(
+            server: PostgresServer | None = None, *, sidecar: Mapping[str, str] | None = None, **environment: str
+        ) -> Scene:
+            pod = new_pod(server)
+            pod.environment |= environment
+            if server is None:
+                role = create_role(password=FORMER)
+            else:
+                role = Role("app of its own", FORMER)
+                server.create_role(CHECK_ROLE, CHECK_PASSWORD, monitor=True)
+                server.create_role(*role)
+            scene = Scene(pod, server or postgres, role, sidecar or {})
+            stack.enter_context(scene.pgpool)
+            stack.enter_context(scene.sidecar)
+            scene.sidecar.wait_until("in_sync")
+            return scene
+
+        yield start
+
+
+@pytest.fixture
+def scene(start_scene: StartScene) -> Scene:
+    return start_scene()

@@ -1,0 +1,215 @@
+"""Passwords rotate under a real pgpool, whose real sidecar notices, tries, publishes, reloads, proves and retires."""
+
+import json
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from integration.conftest import FORMER, CreateRole, Scene, StartScene
+from sidecar.access import Access
+from sidecar.pcp import Pcp
+from support.deadline import wait_until
+from support.load import Load
+from support.pod import run_sidecar
+from support.postgres import NewServer
+
+ROTATED = "the rotated % password"
+WRONG = "a % password that PostgreSQL never had"
+
+RELOADS = 'pgpool_reloader_reloads_total{result="success"}'
+ROTATIONS = "pgpool_reloader_rotation_duration_seconds_count"
+LAST_VERIFIED = "pgpool_reloader_last_verified_timestamp_seconds"
+NOTHING_TO_DO = 'pgpool_reloader_config_apply_operations_total{result="noop"}'
+
+STAGES = ["detected", "tried", "published", "reloaded", "proved", "retired", "verified"]
+
+
+def stages(scene: Scene) -> list[str]:
+    """What happened since the first change was detected."""
+    names = [name.removeprefix("rotation.") for name in scene.sidecar.names() if name.startswith("rotation.")]
+    return names[names.index("detected") :]
+
+
+def refused(scene: Scene) -> int:
+    """How many logins of the role PostgreSQL has refused for their password."""
+    return scene.server.log.count(f'password authentication failed for user "{scene.role}"')
+
+
+def errors(scene: Scene) -> list[dict[str, str]]:
+    return [event for event in scene.sidecar.events if event["level"] == "error"]
+
+
+def test_a_rotated_password_replaces_the_former_one_and_no_session_ends(scene: Scene) -> None:
+    with scene.pgpool.connect(scene.role, FORMER) as session:
+        before = {name: scene.sidecar.metric(name) or 0 for name in (RELOADS, ROTATIONS, LAST_VERIFIED)}
+        scene.rotate(ROTATED)
+        status = scene.wait_in_sync()
+        assert session.execute("SELECT 1").fetchone() == (1,)
+    assert scene.logins(ROTATED) == {True}
+    assert scene.logins(FORMER) == {False}
+    assert stages(scene) == STAGES
+    assert status["held"] == status["unproven"] == {}
+    drift = json.loads(run_sidecar(scene.pod).stdout)
+    assert drift == {"live": scene.pod.generation.name, "desired": scene.pod.generation.name, "changed": []}
+    assert status["verified"] == status["applied"] == drift["live"][:12]
+    assert scene.sidecar.metric(RELOADS) == before[RELOADS] + 1
+    assert scene.sidecar.metric(ROTATIONS) == before[ROTATIONS] + 1
+    assert (scene.sidecar.metric(LAST_VERIFIED) or 0) > before[LAST_VERIFIED]
+
+
+def test_a_password_that_postgresql_does_not_know_yet_waits_and_is_seldom_tried(start_scene: StartScene) -> None:
+    scene = start_scene(sidecar={"PGPOOL_SIDECAR_REREAD": "200ms"})
+    scene.publish(ROTATED)
+    status = scene.sidecar.wait_until("pending")
+    assert list(status["held"]) == [scene.role]
+    begin = scene.sidecar.metric(NOTHING_TO_DO) or 0
+    wait_until(
+        lambda: (scene.sidecar.metric(NOTHING_TO_DO) or 0) > begin + 4,
+        timeout=20,
+        failure=lambda: scene.sidecar.log,
+    )
+    assert refused(scene) <= 6
+    assert scene.logins(FORMER, 4) == {True}
+    assert not scene.knows(ROTATED)
+    scene.alter(ROTATED)
+    assert scene.wait_in_sync()["held"] == {}
+    assert scene.logins(ROTATED) == {True}
+    assert errors(scene) == []
+
+
+def test_two_roles_that_take_turns_cost_no_client_an_error(start_scene: StartScene, create_role: CreateRole) -> None:
+    scene = start_scene(PGPOOL_PARAMS_NUM_INIT_CHILDREN="12")
+    inactive, active = create_role(), (scene.role, FORMER)
+    in_use = [active]
+    with Load(scene.pgpool, lambda: in_use[-1], "postgres", sessions=4, logins=2) as load:
+        for number in range(6):
+            former, active = active, (inactive[0], f"{number} % of {inactive[0]}")
+            scene.server.alter_password(*active)
+            scene.mount({former[0]: None, active[0]: active[1]})
+            scene.wait_in_sync()
+            assert scene.pgpool.can_log_in(*former), "it stays for the grace period"
+            in_use.append(active)
+            inactive = former
+            done = load.logins.done
+            wait_until(lambda done=done: load.logins.done > done + 3, timeout=20, failure=lambda: str(load.logins))
+    assert load.errors == []
+    assert load.statements.done > 100
+
+
+def test_a_role_that_left_the_secret_leaves_pgpool_after_the_grace_period(
+    start_scene: StartScene, create_role: CreateRole
+) -> None:
+    scene, other = start_scene(sidecar={"PGPOOL_SIDECAR_REMOVAL_GRACE": "2s"}), create_role(password="other % role")
+    scene.mount({scene.role: None, other.name: other.password})
+    scene.wait_in_sync()
+    gone = time.monotonic()
+    assert scene.knows(FORMER)
+    wait_until(lambda: not scene.knows(FORMER), timeout=20, failure=lambda: scene.sidecar.log)
+    assert 0.5 < time.monotonic() - gone
+    scene.wait_in_sync()
+    assert json.loads(run_sidecar(scene.pod).stdout)["changed"] == []
+    assert scene.pgpool.can_log_in(*other)
+    scene.mount({scene.role: FORMER})
+    scene.wait_in_sync()
+    assert scene.logins(FORMER, 3) == {True}
+
+
+def test_a_wrong_secret_is_held_back_until_it_is_corrected(scene: Scene) -> None:
+    scene.publish(WRONG)
+    scene.sidecar.wait_until("pending")
+    assert scene.logins(FORMER, 4) == {True}
+    scene.publish(FORMER)
+    scene.wait_in_sync()
+    assert stages(scene)[:2] == ["detected", "tried"]
+    assert "published" not in stages(scene)
+    assert errors(scene) == []
+
+
+def test_that_neither_password_works_is_an_alarm_until_one_does(scene: Scene) -> None:
+    scene.alter(ROTATED)
+    scene.publish(WRONG)
+    status = scene.sidecar.wait_until("degraded")
+    assert "neither" in status["held"][scene.role]
+    assert [event["event"] for event in errors(scene)] == ["rotation.state"]
+    assert scene.sidecar.metric("pgpool_reloader_rejected_credentials") == 1
+    scene.publish(ROTATED)
+    scene.wait_in_sync()
+    assert scene.logins(ROTATED, 3) == {True}
+    assert scene.sidecar.metric("pgpool_reloader_rejected_credentials") == 0
+
+
+# --- PostgreSQL, or pgpool, goes away ------------------------------------------------------------------------------
+
+
+def nodes(scene: Scene) -> list[str]:
+    return [node.status_name for node in Pcp(Access(scene.pod.run_dir, {}), scene.pgpool.environment).nodes()]
+
+
+def test_while_postgresql_is_down_nothing_is_applied_and_no_node_is_detached(
+    start_scene: StartScene, new_server: NewServer
+) -> None:
+    server = new_server()
+    scene = start_scene(server)
+    scene.alter(ROTATED)
+    server.stop()
+    scene.publish(ROTATED)
+    status = scene.sidecar.wait_until("pending")
+    assert "could not be asked" in status["held"][scene.role]
+    scene.sidecar.wait_until_logged("rotation.tried", count=3)
+    server.start()
+    scene.wait_in_sync()
+    assert scene.logins(ROTATED) == {True}
+    assert nodes(scene) == ["up"]
+    assert "degenerate" not in scene.pgpool.log
+    assert errors(scene) == []
+
+
+@pytest.mark.parametrize("end", ["SIGINT", "SIGKILL"])
+def test_pgpool_may_end_during_and_between_rotations(scene: Scene, end: str) -> None:
+    def restart() -> None:
+        if end == "SIGINT":
+            scene.pgpool.stop()
+        else:
+            scene.pgpool.kill_group()
+        scene.pgpool.start()
+
+    scene.rotate(ROTATED)
+    scene.sidecar.wait_until_logged("rotation.published")
+    restart()
+    scene.wait_in_sync()
+    assert scene.logins(ROTATED, 4) == {True}
+    restart()
+    scene.pgpool.wait_until_login(scene.role, ROTATED)
+    scene.rotate(FORMER)
+    scene.wait_in_sync()
+    assert scene.logins(FORMER, 4) == {True}
+    assert errors(scene) == []
+
+
+# --- children that are in a session ----------------------------------------------------------------------------------
+
+
+def test_children_in_a_session_are_retired_with_its_end(start_scene: StartScene) -> None:
+    scene = start_scene(PGPOOL_PARAMS_NUM_INIT_CHILDREN="4")
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(scene.pgpool.connect(scene.role, FORMER)) for _ in range(3)]
+        scene.rotate(ROTATED)
+        scene.wait_in_sync()
+        assert [session.execute("SELECT 1").fetchone() for session in sessions] == [(1,)] * 3
+    assert scene.logins(FORMER) == {False}
+    assert scene.logins(ROTATED) == {True}
+
+
+def test_a_rotation_waits_for_a_child_when_all_are_in_a_session(start_scene: StartScene) -> None:
+    scene = start_scene(PGPOOL_PARAMS_NUM_INIT_CHILDREN="4")
+    with ExitStack() as stack:
+        *sessions, last = [stack.enter_context(scene.pgpool.connect(scene.role, FORMER)) for _ in range(4)]
+        scene.rotate(ROTATED)
+        scene.sidecar.wait_until("applying")
+        last.close()
+        scene.wait_in_sync()
+        assert [session.execute("SELECT 1").fetchone() for session in sessions] == [(1,)] * 3
+    assert scene.logins(FORMER) == {False}
+    assert scene.logins(ROTATED) == {True}
+    assert errors(scene) == []
