@@ -9,19 +9,22 @@ from datetime import UTC, datetime
 from entrypoint import __version__
 from entrypoint.errors import ProgramMissingError
 from entrypoint.inputs import read_inputs
+from entrypoint.model import CURRENT
 from entrypoint.program import find_program
 from entrypoint.secret import Secret
 from sidecar.access import Access
 from sidecar.events import Events
 from sidecar.exporter import Exporter
+from sidecar.generation import read_generation
 from sidecar.health import pgpool_live, pgpool_ready
-from sidecar.login import Attempt, Servers, through_pgpool
+from sidecar.login import Attempt, QueryError, Rows, Servers, rows_through_pgpool, through_pgpool
 from sidecar.loops import Loops, Pulse
 from sidecar.metrics import Metrics
 from sidecar.options import Options
 from sidecar.pcp import Pcp
 from sidecar.pool import Pool
 from sidecar.rotation import Rotation, Surroundings
+from sidecar.snapshot import COMMAND_SECONDS
 from sidecar.web import Sources, Web, pages
 
 
@@ -38,15 +41,13 @@ class Sidecar:
         self._env = env
         self._metrics = Metrics(__version__)
         self._access = Access(options.run_dir, env)
-        self._pcp = Pcp(self._access, env)
-        self._pcp.calls = self._metrics.pcp_called
         pulse = Pulse()
         self.rotation = Rotation(
             Surroundings(
                 run_dir=options.run_dir,
                 env=env,
                 database=Servers,
-                pgpool=Pool(self._pcp, self._login),
+                pgpool=Pool(self._pcp(), self._login),
                 dry_run=lambda conf: program.dry_run(conf, env),
                 options=options,
                 host_name=socket.gethostname(),
@@ -63,7 +64,7 @@ class Sidecar:
             events=self.events,
             metrics=self._metrics,
         )
-        self._metrics.registry.register(Exporter(self._pcp))
+        self._metrics.registry.register(Exporter(self._pcp(COMMAND_SECONDS), self._ask))
 
     def web(self, address: tuple[str, int]) -> Web:
         """The HTTP server; it has the port when this returns. Raises OSError."""
@@ -78,10 +79,27 @@ class Sidecar:
         )
         return Web(address, pages(sources))
 
+    def _pcp(self, seconds: float = 3.0) -> Pcp:
+        pcp = Pcp(self._access, self._env, seconds=seconds)
+        pcp.calls = self._metrics.pcp_called
+        return pcp
+
     def _login(self, role: str, password: Secret) -> Attempt:
         """Through the pgpool that booted last."""
         run_dir = self._options.run_dir
         return through_pgpool(run_dir, read_inputs(run_dir).port, role, password)
+
+    def _ask(self, query: str) -> Rows:
+        """As the check role, with the password that pgpool has; a Secret may have another one already."""
+        run_dir = self._options.run_dir
+        live = read_generation(run_dir, CURRENT)
+        roles = live and live.roles(self.rotation.key)
+        if not roles:
+            raise QueryError("the password that pgpool has of the check role is not known")
+        role = roles.check_user
+        return rows_through_pgpool(
+            run_dir, read_inputs(run_dir).port, role, roles.passwords[role], query, seconds=COMMAND_SECONDS
+        )
 
     def _status(self) -> Mapping[str, object]:
         return self.rotation.status.document()

@@ -51,7 +51,7 @@ class Exporter(Collector):
         """Ask nothing yet.
 
         Args:
-            pcp: pgpool's administration; its commands are to take 3 s at most.
+            pcp: pgpool's administration; its commands are to take snapshot.COMMAND_SECONDS at most.
             query: asks for what SQL alone tells; without it, that is absent.
             clock: seconds, monotonic.
         """

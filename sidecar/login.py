@@ -22,6 +22,8 @@ from psycopg.conninfo import make_conninfo
 from entrypoint.backends import Backend
 from entrypoint.secret import Secret
 
+Rows = list[dict[str, str]]
+
 
 class Outcome(Enum):
     """What a login says about a password."""
@@ -103,7 +105,8 @@ class Servers:
             conninfo = _conninfo({**at, "sslmode": tls, "user": role, "dbname": database}, password)
             result = _query(conninfo, "SELECT pg_is_in_recovery()", until)
             if not isinstance(result, Refusal):
-                return ServerSays(backend.name, Answer.STANDBY if result == b"t" else Answer.PRIMARY)
+                standby = result[0]["pg_is_in_recovery"] == "t"
+                return ServerSays(backend.name, Answer.STANDBY if standby else Answer.PRIMARY)
             if result.sqlstate in _AFTER_PASSWORD:
                 entered = result.reason
             elif result.rejects:
@@ -154,27 +157,28 @@ def through_pgpool(run_dir: Path, port: int, role: str, password: Secret, *, sec
 
     The first two are REJECTED, all else is UNKNOWN.
     """
-    until = time.monotonic() + seconds
-    result: bytes | Refusal | None = None
-    # Not sslmode=prefer: libpq would try again in plain text after any refusal, and tell about that one.
-    for host, tls, otherwise in (
-        (str(run_dir), "disable", "client authentication failed"),
-        ("127.0.0.1", "require", "server does not support SSL"),
-        ("127.0.0.1", "disable", ""),
-    ):
-        who = {"host": host, "port": str(port), "sslmode": tls, "user": role, "dbname": "postgres"}
-        result = _query(_conninfo(who, password), "SELECT 1", until)
-        if not isinstance(result, Refusal) or otherwise not in result.words:
-            break
+    result = _query_pgpool(run_dir, port, role, password, "SELECT 1", seconds=seconds)
     if not isinstance(result, Refusal):
         return Attempt(Outcome.ACCEPTED, "logged in through pgpool")
-    refusals = {
-        f'username "{role}" or password does not exist in backend': "pgpool has another password",
-        f'pool_passwd file does not contain an entry for "{role}"': "pgpool has no entry in pool_passwd",
-    }
-    if reason := refusals.get(result.detail):
-        return Attempt(Outcome.REJECTED, reason)
-    return Attempt(Outcome.UNKNOWN, _POOL_MEANINGS.get(result.words, result.reason))
+    return _refused_by_pgpool(role, result)
+
+
+def rows_through_pgpool(
+    run_dir: Path, port: int, role: str, password: Secret, query: str, *, seconds: float
+) -> list[dict[str, str]]:
+    """The rows of one statement after a fresh login as by `through_pgpool`, by column; NULL is an empty text.
+
+    In the simple protocol: in the other one, pgpool forwards its own `SHOW POOL_…` to PostgreSQL.
+    Raises QueryError when `seconds` do not suffice, too.
+    """
+    result = _query_pgpool(run_dir, port, role, password, query, seconds=seconds)
+    if isinstance(result, Refusal):
+        raise QueryError(_refused_by_pgpool(role, result).reason)
+    return result
+
+
+class QueryError(Exception):
+    """No rows; says why in our own words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,10 @@ _ENGLISH = (
     ("is not permitted to log in", _NO_ROLE),
     ("permission denied for database", _NO_RIGHT),
 )
+_POOL_REFUSALS = {
+    'username "{}" or password does not exist in backend': "pgpool has another password",
+    'pool_passwd file does not contain an entry for "{}"': "pgpool has no entry in pool_passwd",
+}
 _POOL_MEANINGS = {
     "client authentication failed": "pool_hba.conf does not let the role in",
     "backend authentication failed": "PostgreSQL refuses the password that pgpool has",
@@ -235,8 +243,29 @@ def _conninfo(parameters: dict[str, str], password: Secret) -> str:
     return make_conninfo("", password=password.reveal(), **fixed, **parameters)
 
 
-def _query(conninfo: str, query: str, until: float) -> bytes | Refusal | None:
-    """Log in, ask for one value, leave politely; all of it before `until` on the monotonic clock."""
+def _query_pgpool(
+    run_dir: Path, port: int, role: str, password: Secret, query: str, *, seconds: float
+) -> Rows | Refusal:
+    until = time.monotonic() + seconds
+    at = {"port": str(port), "user": role, "dbname": "postgres"}
+    # Not sslmode=prefer: libpq would try again in plain text after any refusal, and tell about that one.
+    result = _query(_conninfo({**at, "host": str(run_dir), "sslmode": "disable"}, password), query, until)
+    for tls, otherwise in (("require", "client authentication failed"), ("disable", "server does not support SSL")):
+        if not isinstance(result, Refusal) or otherwise not in result.words:
+            break
+        result = _query(_conninfo({**at, "host": "127.0.0.1", "sslmode": tls}, password), query, until)
+    return result
+
+
+def _refused_by_pgpool(role: str, refusal: Refusal) -> Attempt:
+    for detail, reason in _POOL_REFUSALS.items():
+        if refusal.detail == detail.format(role):
+            return Attempt(Outcome.REJECTED, reason)
+    return Attempt(Outcome.UNKNOWN, _POOL_MEANINGS.get(refusal.words, refusal.reason))
+
+
+def _query(conninfo: str, query: str, until: float) -> Rows | Refusal:
+    """Log in, ask, leave politely; all of it before `until` on the monotonic clock."""
     connection = pq.PGconn.connect_start(conninfo.encode())
     try:
         refusal = _connect(connection, until)
@@ -250,13 +279,21 @@ def _query(conninfo: str, query: str, until: float) -> bytes | Refusal | None:
         if result is None or result.status != pq.ExecStatus.TUPLES_OK:
             state = result and result.error_field(pq.DiagnosticField.SQLSTATE)
             return _refusal(state.decode() if state else None, "")
-        return result.get_value(0, 0)
+        return _rows(result)
     except TimeoutError:
         return Refusal("no answer in time")
     except psycopg.OperationalError:
         return Refusal("the connection broke")
     finally:
         connection.finish()
+
+
+def _rows(result: pq.abc.PGresult) -> Rows:
+    names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
+    return [
+        {name: (result.get_value(row, column) or b"").decode(errors="replace") for column, name in enumerate(names)}
+        for row in range(result.ntuples)
+    ]
 
 
 def _connect(connection: pq.abc.PGconn, until: float) -> Refusal | None:

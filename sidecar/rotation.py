@@ -25,6 +25,7 @@ from sidecar.generation import CONF, PASSWD, Generation, parameters, read_genera
 from sidecar.login import Outcome
 from sidecar.pcp import PcpError
 from sidecar.plan import Held, Plan, Trial, decide, to_try
+from sidecar.pool import hold_failover, holds_failover
 from sidecar.proof import NotYetError, Proof
 from sidecar.restart import RELOADED_ALWAYS, restart_reasons, turn_seconds
 from sidecar.retry import Backoff
@@ -83,6 +84,11 @@ class Rotation:
         self._turn = 0
         self._heartbeat_at = 0.0
         self._refused: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> Secret | None:
+        """The running pgpool's key of pool_passwd; None, too, while it is not known."""
+        return self._keys[0] if self._keys else None
 
     def due_seconds(self) -> float:
         """How long until `step` has something to do even when nothing changes."""
@@ -258,7 +264,7 @@ class Rotation:
         self._note.error(
             "rotation.rolled_back", generation=shown(former.digest), rejected=shown(tree.digest), reason=why
         )
-        self._put_back(former, Generation(tree.digest, tree), scene.served)
+        self._put_back(former, read_generation(self._around.run_dir, CURRENT) or scene.live, scene.served)
         return False
 
     def _way_back(self, scene: _Scene, tree: Tree) -> Generation | None:
@@ -282,14 +288,22 @@ class Rotation:
         same_passwords = self._is_proven(live.digest) and live.tree.files[PASSWD] == tree.files[PASSWD]
         if _settings(tree) != _settings(live.tree):
             self._around.dry_run(tree.files[CONF])
-        if tree.digest != live.digest:
-            self._publish(tree, live)
+        given = tree
+        if _checks_go_on_with_a_former_password(scene, plan):
+            # With failover allowed, a reload may be the very thing that makes a stuck check detach its node.
+            given = hold_failover(tree, len(scene.desired.resolved.settings.backends))
+        if given.digest != live.digest:
+            self._publish(given, live)
         if not started_with_it:
-            self._proof.reload(tree)
+            self._proof.reload(given)
         roles = _to_prove(plan, scene.served)
-        refusal = self._proof.refusal(plan.roles, roles, tree, self._database(scene.desired))
+        refusal = self._proof.refusal(plan.roles, roles, given, self._database(scene.desired))
         if refusal is not None:
             return refusal
+        if given is not tree:
+            self._proof.renew_checks()
+            self._publish(tree, Generation(given.digest, given))
+            self._proof.reload(tree)
         if self._changed_at is not None:
             self._around.metrics.rotation_duration.observe(self._around.clock() - self._changed_at)
         if not (started_with_it or same_passwords):
@@ -492,6 +506,16 @@ def _changed(plan: Plan, served: Roles) -> list[str]:
         if served.passwords.get(role) != password and role not in plan.unproven
     ]
     return sorted(changed, key=lambda role: role != plan.roles.check_user)
+
+
+def _checks_go_on_with_a_former_password(scene: _Scene, plan: Plan) -> bool:
+    """Whether pgpool's health checks may be trying a password that is no longer good, deaf to reloads.
+
+    That of another role is fetched anew: only a changed password of the same one gets them stuck.
+    """
+    former = scene.served.passwords.get(plan.roles.check_user)
+    changed = scene.served.check_user == plan.roles.check_user and former != plan.roles.passwords[plan.roles.check_user]
+    return changed or holds_failover(scene.live.tree)
 
 
 def _to_prove(plan: Plan, served: Roles) -> Sequence[str]:

@@ -4,19 +4,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import psycopg
-
 from entrypoint.errors import EntrypointError
+from sidecar.login import QueryError
 from sidecar.pcp import HealthChecks, Node, PcpError, Process
 
-Query = Callable[[str], Sequence[Mapping[str, object]]]
+Query = Callable[[str], Sequence[Mapping[str, str]]]
 """Runs one statement in the simple protocol (pgpool forwards SHOW POOL_… otherwise) as the check role, within
-3 s. Raises psycopg.Error or OSError."""
+COMMAND_SECONDS. Raises QueryError, OSError or ValueError."""
+
+COMMAND_SECONDS = 3.0
+"""How long one question may take, by PCP or by SQL."""
 
 NODES_SECONDS = 2.0
 """pgpool connects to each node to list them; one that swallows packets must not cost us the rest."""
 _BEGIN_SECONDS = 2.0
-"""No question begins later than this after the first: with commands of up to 3 s, a snapshot takes up to 5 s."""
+"""No question begins later than this after the first: with COMMAND_SECONDS, a snapshot takes up to 5 s."""
 
 WAITING = "Wait for connection"
 """The status of a child without a client (src/utils/pool_process_reporting.c)."""
@@ -103,6 +105,7 @@ def take(pcp: Source, query: Query | None, clock: Callable[[], float]) -> Snapsh
 
     try:
         snapshot = replace(snapshot, processes=pcp.processes())
+        check_time()
         snapshot = replace(snapshot, parameters=pcp.parameters())
         for node_id in snapshot.places:
             check_time()
@@ -118,19 +121,21 @@ def take(pcp: Source, query: Query | None, clock: Callable[[], float]) -> Snapsh
                 snapshot = replace(snapshot, cache=_cache(query("SHOW POOL_CACHE")))
     except (PcpError, EntrypointError, TimeoutError) as error:
         snapshot = replace(snapshot, error=str(error))
-    except (psycopg.Error, OSError, ValueError, KeyError) as error:
+    except QueryError as error:
+        snapshot = replace(snapshot, error=f"SHOW: {error}")
+    except (OSError, ValueError, KeyError) as error:
         snapshot = replace(snapshot, error=f"SHOW: {type(error).__name__}")  # a server's own words are not repeated
     return replace(snapshot, seconds=clock() - started)
 
 
-def _backend_stats(rows: Sequence[Mapping[str, object]]) -> dict[int, dict[str, float]]:
-    return {int(str(row["node_id"])): _numbers(row, (*STATEMENTS, *MESSAGES)) for row in rows}
+def _backend_stats(rows: Sequence[Mapping[str, str]]) -> dict[int, dict[str, float]]:
+    return {int(row["node_id"]): _numbers(row, (*STATEMENTS, *MESSAGES)) for row in rows}
 
 
-def _cache(rows: Sequence[Mapping[str, object]]) -> dict[str, float]:
+def _cache(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
     (row,) = rows
     return _numbers(row, (*CACHE_COUNTERS, *CACHE_GAUGES))
 
 
-def _numbers(row: Mapping[str, object], names: Sequence[str]) -> dict[str, float]:
-    return {name: float(str(row[name])) for name in names}
+def _numbers(row: Mapping[str, str], names: Sequence[str]) -> dict[str, float]:
+    return {name: float(row[name]) for name in names}

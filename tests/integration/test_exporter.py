@@ -11,8 +11,6 @@ from contextlib import ExitStack, closing, contextmanager
 import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from psycopg.conninfo import make_conninfo
-from psycopg.rows import dict_row
 
 from entrypoint.inputs import read_inputs
 from entrypoint.pcp import PcpAddress
@@ -20,9 +18,12 @@ from entrypoint.probe import Verdict
 from entrypoint.secret import Secret
 from sidecar.exporter import Exporter
 from sidecar.health import pgpool_live, pgpool_ready
+from sidecar.login import Rows, rows_through_pgpool
 from sidecar.metrics import Metrics
 from sidecar.pcp import Pcp
+from sidecar.snapshot import COMMAND_SECONDS
 from sidecar.web import Sources, Web, pages
+from support import proc
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod
@@ -38,6 +39,7 @@ class Watched:
 
     def __init__(self, pod: Pod, *, sql: bool = True) -> None:
         self.pod = pod
+        self.password = CHECK_PASSWORD
         self.env = {"PATH": f"{pod.pgpool_bin}:/usr/bin:/bin"}
         metrics = Metrics("1.2.3")
         pcp = Pcp(self.address, self.env)
@@ -62,13 +64,9 @@ class Watched:
         boot = read_inputs(self.pod.run_dir)
         return PcpAddress(self.pod.run_dir, boot.pcp_port, boot.pcp_user, Secret(PCP_PASSWORD))
 
-    def query(self, statement: str) -> Sequence[Mapping[str, object]]:
-        at = make_conninfo("", host="127.0.0.1", port=self.pod.port, dbname="postgres", connect_timeout=2)
-        with (
-            psycopg.connect(at, user=CHECK_ROLE, password=CHECK_PASSWORD, autocommit=True) as connection,
-            connection.cursor(row_factory=dict_row) as cursor,
-        ):
-            return cursor.execute(statement.encode()).fetchall()
+    def query(self, statement: str) -> Rows:
+        run_dir, port = self.pod.run_dir, self.pod.port
+        return rows_through_pgpool(run_dir, port, CHECK_ROLE, Secret(self.password), statement, seconds=COMMAND_SECONDS)
 
     def get(self, path: str) -> tuple[int, str]:
         with closing(http.client.HTTPConnection("127.0.0.1", self.web.port, timeout=10)) as client:
@@ -236,6 +234,31 @@ def test_a_full_pool_is_seen_to_be_full(pod: Pod) -> None:
         assert value(full, "pgpool2_frontend_free") == 0
         assert value(full, "pgpool2_frontend_used_ratio") == 1
         assert names(full) == BY_PCP, "SQL would have waited for a child"
+
+
+def test_a_query_that_hangs_delays_one_snapshot_and_blocks_none(pod: Pod) -> None:
+    with watched(pod) as (watch, pgpool):
+        waiting = b"pgpool: wait for connection"
+        with frozen([pid for pid in proc.children(pgpool.pid) if proc.cmdline(pid).startswith(waiting)]):
+            begin = time.monotonic()
+            hung = watch.scrape()
+            assert 3 < time.monotonic() - begin < 6
+            assert watch.exporter.error == "SHOW: no answer in time"
+            assert value(hung, "pgpool2_last_scrape_error") == 1
+            assert value(hung, "pgpool2_frontend_free") > 0
+            assert STATEMENTS.isdisjoint(names(hung))
+            assert value(watch.scrape(), "pgpool2_scrapes_total") > value(hung, "pgpool2_scrapes_total")
+        assert names(watch.scrape()) >= STATEMENTS
+        assert watch.exporter.error is None
+
+
+def test_a_password_that_pgpool_does_not_take_costs_nothing_but_what_sql_tells(pod: Pod) -> None:
+    with watched(pod) as (watch, _):
+        watch.password = "another % password"
+        found = watch.scrape()
+        assert value(found, "pgpool2_up") == 1
+        assert STATEMENTS.isdisjoint(names(found))
+        assert watch.exporter.error == "SHOW: pgpool has another password"
 
 
 def test_a_database_that_is_away_is_no_failure_of_pgpool(new_server: NewServer, new_pod: NewPod) -> None:
