@@ -84,10 +84,13 @@ class Seams:
         self._clock = clock
         self.passed: list[str] = []
         self.kill_in: int | None = None
+        self.on: dict[str, Callable[[], None]] = {}
+        """What happens when the sidecar passes the seam of that name."""
 
     def __call__(self, name: str) -> None:
         self._clock.sleep(MOMENT)
         self.passed.append(name)
+        self.on.get(name, lambda: None)()
         if self.kill_in is not None:
             self.kill_in -= 1
             if self.kill_in <= 0:
@@ -152,7 +155,8 @@ class FakePgpool:
         self.logins: list[tuple[str, Outcome]] = []
         self.seam: Callable[[str], None] = lambda _: None
         self._key: Secret | None = None
-        self._marker = ""
+        self.marker = ""
+        """Of the pgpool.conf that it has read."""
         self._turn = 0
 
     # --- what the machine does -----------------------------------------------------------------------------------
@@ -160,7 +164,7 @@ class FakePgpool:
     def start(self, key: Secret | None) -> None:
         self.running = True
         self._key = key
-        self._marker = marker(self._live())
+        self.marker = marker(self._live())
         self.children = [Child(self.read()) for _ in range(CHILDREN)]
 
     def read(self) -> Mapping[str, str]:
@@ -191,14 +195,14 @@ class FakePgpool:
         if self.lose:
             self.lose -= 1
             return
-        self._marker = marker(self._live())
+        self.marker = marker(self._live())
         for child in self.children:
             if not child.busy:
                 child.entries = self.read()
 
     def arrived(self, marker: str) -> bool:
         self._answer("arrived")
-        return marker == self._marker
+        return marker == self.marker
 
     def retire(self) -> None:
         self._answer("retire")
@@ -208,6 +212,10 @@ class FakePgpool:
         idle = [child for child in self.children if not child.busy]
         for child in idle:
             child.entries, child.retiring = self.read(), False
+
+    def renew_checks(self) -> tuple[int, ...]:
+        self._answer("renew_checks")
+        return ()
 
     def stop(self) -> None:
         self._answer("stop")

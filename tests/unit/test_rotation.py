@@ -418,6 +418,21 @@ def test_a_secret_that_cannot_be_used_changes_nothing_and_its_return_needs_no_re
     assert (world.pgpool.reloads, live(world)) == (0, before)
 
 
+def test_a_users_secret_that_is_emptied_altogether_changes_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path, {})
+    volume = SecretVolume(world.users)
+    good = {role: f"{password}\n".encode() for role, password in BEFORE.items()}
+    volume.write(good)
+    world.database.passwords |= BEFORE
+    settled(world)
+    volume.write({})
+    world.run(1200)
+    assert (world.status.state, world.faults(BEFORE)[1:]) == (State.INVALID, [])
+    volume.write(good)
+    world.run(61)
+    assert (world.faults(BEFORE), world.pgpool.reloads) == ([], 0)
+
+
 def test_what_pgpools_own_parser_refuses_is_not_published(world: World) -> None:
     before = live(world)
     hba = world.file("hba", "host all all 10.0.0.0/8 scram-sha-256\n")
@@ -494,6 +509,22 @@ def rejecting(world: World) -> None:
     world.secret("n8n", NEW)
     world.pgpool.refuses.add(NEW)
     world.database.also["n8n"] = {NEW}
+
+
+def test_a_child_in_a_session_keeps_nothing_of_what_was_put_back(world: World) -> None:
+    before = world.pgpool.marker
+    stale = world.pgpool.children[0]
+
+    def open_session() -> None:
+        stale.busy = True
+
+    world.seams.on["event rotation.rolled_back"] = open_session
+    rejecting(world)
+    world.step()
+    assert stale.entries["n8n"] == NEW
+    world.pgpool.end_sessions()
+    assert all(child.entries == BEFORE for child in world.pgpool.children)
+    assert world.pgpool.marker == before
 
 
 def test_new_content_is_tried_at_once_after_one_was_put_back(world: World) -> None:
@@ -730,12 +761,14 @@ def test_a_password_that_is_wrong_anyway_keeps_no_certificate_from_being_renewed
     assert world.pgpool.stops == 1
 
 
-def test_a_restart_waits_while_postgresql_would_not_let_the_check_role_in(tmp_path: Path) -> None:
-    world = with_tls(tmp_path, restart_spread=0)
-    world.database.reachable = False
+def test_a_restart_waits_while_postgresql_cannot_be_asked_about_the_check_role(tmp_path: Path) -> None:
+    world = with_tls(tmp_path, restart_spread=600)
     SecretVolume(tmp_path / "tls").write(Authority().issue().files())
-    world.run(600)
-    assert world.pgpool.stops == 0
+    world.step()
+    assert world.status.state is State.IN_SYNC
+    world.database.reachable = False
+    world.run(1800)
+    assert (world.status.state, world.pgpool.stops) == (State.IN_SYNC, 0)
     world.database.reachable = True
     assert world.run(61, lambda: world.pgpool.stops == 1)
 
