@@ -2,11 +2,12 @@
 
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol
 
 import pytest
 
@@ -133,25 +134,44 @@ def pod(new_pod: NewPod) -> Pod:
     return new_pod()
 
 
-class Scene:
-    """pgpool and its sidecar at work on one mounted Secret that has a key for each role."""
+Layout = Literal["one Secret", "Secret each", "files"]
 
-    def __init__(self, pod: Pod, server: PostgresServer, role: Role, sidecar: Mapping[str, str]) -> None:
-        """Mount the check role and `role`, the one that a test rotates; start nothing yet."""
-        self.pod, self.server, self.role = pod, server, role.name
-        self.secret: dict[str, str | None] = {CHECK_ROLE: CHECK_PASSWORD, role.name: role.password}
+
+class Scene:
+    """pgpool and its sidecar at work on mounted Secrets with the check role and one that a test rotates."""
+
+    def __init__(self, pod: Pod, server: PostgresServer, role: Role, check: Role, layout: Layout) -> None:
+        """Prepare the pod; nothing is mounted or started yet."""
+        self.pod, self.server, self.role, self.check = pod, server, role.name, check.name
+        self.secret: dict[str, str | None] = {}
         for file in pod.users.iterdir():
             file.unlink()
-        self.volume = SecretVolume(pod.users)
-        self.mount({})
+        self.volumes: dict[str, SecretVolume] = {}
+        if layout == "one Secret":
+            self.volumes = {"": SecretVolume(pod.users)}
+        elif layout == "Secret each":
+            self.volumes = {each.name: SecretVolume(pod.users / f"of-{each.name}") for each in (role, check)}
+        pod.environment["PGPOOL_CHECK_USER"] = check.name
         pod.environment.setdefault("PGPOOL_PARAMS_NUM_INIT_CHILDREN", "6")
-        self.pgpool = pod.pgpool()
-        self.sidecar = Sidecar(pod, **sidecar)
+
+    def begin(self, stack: ExitStack, **sidecar: str) -> None:
+        """Start both, and wait until they are in sync."""
+        self.pgpool = stack.enter_context(self.pod.pgpool())
+        self.sidecar = stack.enter_context(Sidecar(self.pod, **sidecar))
+        self.sidecar.wait_until("in_sync")
 
     def mount(self, changes: Mapping[str, str | None]) -> None:
-        """Change the Secret; None removes a key."""
+        """Change the Secrets, roles with their passwords; None removes a role."""
         self.secret |= changes
-        self.volume.write({role: each.encode() for role, each in self.secret.items() if each is not None})
+        if "" in self.volumes:
+            self.volumes[""].write({role: each.encode() for role, each in self.secret.items() if each is not None})
+            return
+        for role, password in changes.items():
+            assert password is not None, "that is for one Secret with all of them"
+            if role in self.volumes:
+                self.volumes[role].write({"username": role.encode(), "password": password.encode()})
+            else:
+                self.pod.write_user(role, password)
 
     def publish(self, password: str) -> None:
         """The role's new password in the Secret."""
@@ -193,23 +213,39 @@ class Scene:
         said = through_pgpool(self.pod.run_dir, self.pod.port, self.role, Secret(password))
         return said.outcome is Outcome.ACCEPTED or said.reason == "PostgreSQL refuses the password that pgpool has"
 
+    def refused(self) -> int:
+        """How many logins of the role PostgreSQL has refused for their password."""
+        return self.server.log.count(f'password authentication failed for user "{self.role}"')
+
+    def alarms(self) -> list[dict[str, str]]:
+        """The sidecar's events at level `error`."""
+        return [event for event in self.sidecar.events if event["level"] == "error"]
+
     def logins(self, password: str, count: int = 12) -> set[bool]:
         """Whether fresh logins of the role succeed: each of so many."""
         return {self.pgpool.can_log_in(self.role, password) for _ in range(count)}
 
 
 class StartScene(Protocol):
-    """Starts pgpool and its sidecar, and waits until they are in sync.
+    """Starts pgpool and its sidecar, and waits until they are in sync; both end with the test.
 
-    `sidecar` and `environment` are settings of the one and of the other. Both end with the test.
+    `prepare` may change the pod before; `roles` are further ones of the Secret, by password; `sidecar` and
+    `environment` are settings of the sidecar and of pgpool.
     """
 
     def __call__(
-        self, server: PostgresServer | None = None, *, sidecar: Mapping[str, str] | None = None, **environment: str
+        self,
+        server: PostgresServer | None = None,
+        *,
+        layout: Layout = "one Secret",
+        prepare: Callable[[Pod], object] = ...,
+        roles: Mapping[str, str] = ...,
+        sidecar: Mapping[str, str] = ...,
+        **environment: str,
     ) -> Scene: ...
 
 
-FORMER = "the former % password"
+FORMER, CHECK_FORMER = "the former % password", "the former % password of the check role"
 
 
 @pytest.fixture
@@ -217,20 +253,26 @@ def start_scene(new_pod: NewPod, postgres: PostgresServer, create_role: CreateRo
     with ExitStack() as stack:
 
         def start(
-            server: PostgresServer | None = None, *, sidecar: Mapping[str, str] | None = None, **environment: str
+            server: PostgresServer | None = None,
+            *,
+            layout: Layout = "one Secret",
+            prepare: Callable[[Pod], object] = lambda _: None,
+            roles: Mapping[str, str] = MappingProxyType({}),
+            sidecar: Mapping[str, str] = MappingProxyType({}),
+            **environment: str,
         ) -> Scene:
             pod = new_pod(server)
             pod.environment |= environment
+            prepare(pod)
             if server is None:
-                role = create_role(password=FORMER)
+                role, check = create_role(password=FORMER), create_role(password=CHECK_FORMER, monitor=True)
             else:
-                role = Role("app of its own", FORMER)
-                server.create_role(CHECK_ROLE, CHECK_PASSWORD, monitor=True)
+                role, check = Role("an app", FORMER), Role("a check", CHECK_FORMER)
                 server.create_role(*role)
-            scene = Scene(pod, server or postgres, role, sidecar or {})
-            stack.enter_context(scene.pgpool)
-            stack.enter_context(scene.sidecar)
-            scene.sidecar.wait_until("in_sync")
+                server.create_role(*check, monitor=True)
+            scene = Scene(pod, server or postgres, role, check, layout)
+            scene.mount({role.name: FORMER, check.name: CHECK_FORMER, **roles})
+            scene.begin(stack, **sidecar)
             return scene
 
         yield start
