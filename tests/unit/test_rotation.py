@@ -301,6 +301,14 @@ def test_a_removed_role_stays_for_the_grace_period_and_then_goes(world: World) -
     assert world.run(21, in_sync(world, {"sr_check": CHECK}))
 
 
+def test_the_end_of_a_grace_period_is_not_overslept(tmp_path: Path) -> None:
+    world = settled(World(tmp_path, BEFORE, removal_grace=130))
+    (world.users / "n8n").unlink()
+    world.run(125)
+    assert world.faults(BEFORE) == []
+    assert world.run(10, in_sync(world, {"sr_check": CHECK}))
+
+
 def test_a_removed_role_that_comes_back_was_never_gone(world: World) -> None:
     for _ in range(3):
         (world.users / "n8n").unlink()
@@ -783,9 +791,11 @@ def test_a_certificate_that_expires_in_use_does_not_stop_a_rotation(tmp_path: Pa
     assert world.pgpool.stops == 0
 
 
-def test_another_certificate_that_is_no_good_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("valid_for", [timedelta(minutes=30), timedelta(minutes=65)])
+def test_another_certificate_that_has_expired_does(tmp_path: Path, valid_for: timedelta) -> None:
     world = with_tls(tmp_path)
-    SecretVolume(tmp_path / "tls").write(Authority().issue_expired().files())
+    world.run(600)
+    SecretVolume(tmp_path / "tls").write(Authority().issue(valid_for=valid_for).files())
     before = live(world)
     rotate(world)
     assert (world.step().state, live(world)) == (State.INVALID, before)
