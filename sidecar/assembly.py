@@ -42,28 +42,20 @@ class Sidecar:
         self._metrics = Metrics(__version__)
         self._access = Access(options.run_dir, env)
         pulse = Pulse()
-        self.rotation = Rotation(
-            Surroundings(
-                run_dir=options.run_dir,
-                env=env,
-                database=Servers,
-                pgpool=Pool(self._pcp(), self._login),
-                dry_run=lambda conf: program.dry_run(conf, env),
-                options=options,
-                host_name=socket.gethostname(),
-                events=self.events,
-                metrics=self._metrics,
-                beat=pulse.beat,
-            )
-        )
-        self.loops = Loops(
-            self.rotation,
-            pulse,
+        around = Surroundings(
             run_dir=options.run_dir,
-            reread=options.reread,
+            env=env,
+            database=Servers,
+            pgpool=Pool(self._pcp(), self._login),
+            dry_run=lambda conf: program.dry_run(conf, env),
+            options=options,
+            host_name=socket.gethostname(),
             events=self.events,
             metrics=self._metrics,
+            beat=pulse.beat,
         )
+        self.rotation = Rotation(around)
+        self.loops = Loops(self.rotation, pulse, around)
         self._metrics.registry.register(Exporter(self._pcp(COMMAND_SECONDS), self._ask))
 
     def web(self, address: tuple[str, int]) -> Web:
