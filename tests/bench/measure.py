@@ -1,5 +1,9 @@
-"""Running programs for their time and memory, turn by turn, so that a busy moment hits all of them alike."""
+"""Running programs for their time and memory, turn by turn, so that a busy moment hits all of them alike.
 
+And what /proc says of one that runs.
+"""
+
+import os
 import statistics
 import subprocess
 import sys
@@ -72,7 +76,15 @@ class Times:
 
     @property
     def p90(self) -> float:
-        return sorted(self.seconds)[max(0, -(-9 * len(self.seconds) // 10) - 1)]
+        return self.percentile(90)
+
+    @property
+    def worst(self) -> float:
+        return max(self.seconds)
+
+    def percentile(self, percent: int) -> float:
+        """The smallest that so many percent do not exceed (nearest rank)."""
+        return sorted(self.seconds)[max(0, -(-percent * len(self.seconds) // 100) - 1)]
 
 
 def interleaved(subjects: Mapping[str, Command], rounds: int) -> dict[str, Times]:
@@ -86,3 +98,16 @@ def interleaved(subjects: Mapping[str, Command], rounds: int) -> dict[str, Times
             if turn >= 0:
                 taken[name].append(seconds)
     return {name: Times(seconds) for name, seconds in taken.items()}
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a running process, and of its children that have ended and been waited for (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mebibytes(pid: int) -> tuple[float, float]:
+    """Memory of a running process: now, and at its peak."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kibibytes = {name: value.split()[0] for name, _, value in (line.partition(":") for line in lines) if value.split()}
+    return int(kibibytes["VmRSS"]) / 1024, int(kibibytes["VmHWM"]) / 1024
