@@ -247,6 +247,17 @@ def test_the_newest_content_wins_while_an_older_one_is_tried_again(world: World)
     assert world.faults({**BEFORE, "n8n": "n8n third 3%"}) == []
 
 
+def test_new_content_begins_again_with_short_waits(world: World) -> None:
+    world.secret("n8n", NEW)
+    world.run(1800)
+    waits = []
+    for number in range(5):
+        world.secret("n8n", f"n8n guess {number} %")
+        world.step()
+        waits.append(world.rotation.due_seconds())
+    assert max(waits) <= 1
+
+
 def test_content_that_comes_back_is_served_again_by_every_child(world: World) -> None:
     rotate(world)
     world.clock.at(0.2, lambda: rotate(world, password=OLD))
