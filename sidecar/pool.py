@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from entrypoint.secret import Secret
 from entrypoint.tree import Tree
+from sidecar.generation import marker
 from sidecar.login import Attempt
 from sidecar.pcp import HealthChecks, Pcp, PcpError, Process
 
@@ -160,3 +161,8 @@ def hold_failover(tree: Tree, nodes: int) -> Tree:
     lines.append(f"syslog_ident = '{_HELD}'")
     addition = "".join(f"{line}\n" for line in lines).encode()
     return Tree({**tree.files, "pgpool.conf": tree.files["pgpool.conf"] + addition})
+
+
+def holds_failover(tree: Tree) -> bool:
+    """Whether a configuration is one of `hold_failover`'s, left by somebody who died."""
+    return marker(tree) == _HELD

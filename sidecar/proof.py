@@ -111,6 +111,14 @@ class Proof:
                     return role, attempt.reason
         return None
 
+    def renew_checks(self) -> None:
+        """Have pgpool's health checks take the password that it has now. Raises PcpError."""
+        begin = self._around.clock()
+        stale = self._around.pgpool.renew_checks()
+        tell = self._around.events.warning if stale else self._around.events.info
+        nodes = ",".join(map(str, stale)) or None
+        tell("rotation.checks_renewed", without_success=nodes, ms=self._around.ms_since(begin))
+
     def retire(self, having: Roles, role: str) -> None:
         """Retire the children that did not see the reload; `role` still gets in. Raises NotYetError or PcpError."""
         begin = self._around.clock()
