@@ -209,6 +209,18 @@ def test_a_postgresql_that_does_not_answer_is_not_asked_about_every_role(tmp_pat
     assert len(world.database.asked) == 3
 
 
+def test_with_many_changed_roles_some_are_proved_through_pgpool_the_check_role_first(tmp_path: Path) -> None:
+    many = {"sr_check": CHECK} | {f"role {number:02}": f"pass {number} %" for number in range(30)}
+    world = settled(World(tmp_path, many))
+    after = {role: f"{password} 2" for role, password in many.items()}
+    for role, password in after.items():
+        rotate(world, role, password)
+    assert world.step().state is State.IN_SYNC
+    assert world.pgpool.logins[:3] == [("sr_check", Outcome.ACCEPTED)] * 3
+    assert len(set(world.pgpool.logins)) == 16
+    assert world.faults(after) == []
+
+
 def test_one_held_role_does_not_hold_back_another(tmp_path: Path) -> None:
     world = settled(World(tmp_path, {**BEFORE, "grafana": "grafana old 1%"}))
     world.secret("grafana", "grafana new 2%")
