@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from types import FrameType
 from typing import NoReturn
@@ -20,6 +21,7 @@ from entrypoint.settings import SIDECAR_HTTP
 from sidecar.assembly import Sidecar
 from sidecar.desired import read_desired
 from sidecar.drift import compare
+from sidecar.login import QueryError
 from sidecar.options import Options, load_options
 from sidecar.status import STATUS, State
 
@@ -31,15 +33,21 @@ publish, reload pgpool, and prove it by logging in. Serves health and metrics on
 
 _EPILOG = """\
 exit status:
-  0 ended by SIGTERM, or `--once` found or made everything equal · 1 `--once` did not, or a bug · 64 wrong usage
-  73 nothing has booted in the run directory (`--once`, `status`)
-  78 PGPOOL_RUN_DIR or a PGPOOL_SIDECAR_… is not usable, or the port is taken; with `--once --dry-run`, also: the Secrets
-     of this moment are not
-  126 or 127 pgpool's own programs cannot be executed, or are not there · 130 interrupted
+  0 ended by SIGTERM or SIGINT; `--once`: pgpool serves what the Secrets say; with `--dry-run`: nothing differs
+  1 `--once`: it does not, the JSON has the reason; with `--dry-run`: something differs; or a bug
+ 64 wrong usage
+ 73 nothing has booted in the run directory (`--once`), or no sidecar has run there (`status`)
+ 78 PGPOOL_RUN_DIR or a PGPOOL_SIDECAR_… is not usable, or the port cannot be had; `--once --dry-run`: the Secrets of
+    this moment are not usable
+126 or 127 pgpool's own programs cannot be executed, or are not there
+130 `--once` was interrupted
 
 settings: PGPOOL_RUN_DIR and PGPOOL_SIDECAR_… from this program's environment; all others as pgpool-entrypoint left them
 in the run directory when it booted (inputs.json). Secrets that were given to it as variables are to be given here, too.
 `pgpool-entrypoint settings` lists them all."""
+
+_PASS_SECONDS = 15.0
+"""How long `--once` goes on when pgpool, or another sidecar that publishes the same, is just at work."""
 
 
 class NotBootedError(EntrypointError):
@@ -56,10 +64,14 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str], env: Mapping[str, str]) -> int:
     """Do what the command line says and return the exit status. Raises EntrypointError."""
     parser = commandline.parser(NAME, _DESCRIPTION, _EPILOG)
-    verbs = "run until SIGTERM (the default), or print the status of the sidecar that runs as JSON"
+    verbs = "run until SIGTERM (the default), or print what the sidecar wrote last into status.json"
     parser.add_argument("verb", nargs="?", choices=("run", "status"), default="run", help=verbs)
-    parser.add_argument("--once", action="store_true", help="one pass, then print the status as JSON")
-    parser.add_argument("--dry-run", action="store_true", help="with --once: change nothing, say what differs")
+    parser.add_argument(
+        "--once", action="store_true", help="one pass, beside a running sidecar, too; print its status as JSON"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with --once: change nothing, print what differs as JSON"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.dry_run and not chosen.once:
         parser.error("--dry-run goes with --once")
@@ -70,10 +82,9 @@ def run(arguments: Sequence[str], env: Mapping[str, str]) -> int:
         return _show(options)
     if chosen.dry_run:
         return _compare(options, env)
-    sidecar = Sidecar(options, env)
     if chosen.once:
-        return _pass(sidecar)
-    _serve(sidecar, options)
+        return _pass(Sidecar(options, env))
+    _serve(options, env)
     return ExitCode.OK
 
 
@@ -101,17 +112,29 @@ def _compare(options: Options, env: Mapping[str, str]) -> int:
 
 
 def _pass(sidecar: Sidecar) -> int:
+    until = time.monotonic() + _PASS_SECONDS
     status = sidecar.rotation.step()
+    while status.state is State.APPLYING and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, sidecar.rotation.due_seconds()))
+        status = sidecar.rotation.step()
     if status.state is State.STARTING:
         raise NotBootedError(
             f"{status.reason}\n  → share the run directory with the pgpool container, and set PGPOOL_RUN_DIR to it"
         )
+    if status.state is State.IN_SYNC:
+        # A step that finds nothing to do asks pgpool nothing.
+        try:
+            sidecar.ask("SELECT 1")
+        except QueryError as error:
+            status = replace(
+                status, state=State.DEGRADED, reason=f"the check role cannot log in through pgpool: {error}"
+            )
     sys.stdout.write(json.dumps(status.document(), ensure_ascii=False) + "\n")
     return ExitCode.OK if status.state is State.IN_SYNC and status.restart is None else ExitCode.BUG
 
 
-def _serve(sidecar: Sidecar, options: Options) -> None:
-    """Run until SIGTERM or SIGINT; both mean a clean end."""
+def _serve(options: Options, env: Mapping[str, str]) -> None:
+    """Run until SIGTERM or SIGINT; both mean a clean end, from the first moment on."""
     asked = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -119,6 +142,7 @@ def _serve(sidecar: Sidecar, options: Options) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    sidecar = Sidecar(options, env)
     try:
         web = sidecar.web(options.http)
     except OSError as error:

@@ -56,7 +56,7 @@ class Sidecar:
         )
         self.rotation = Rotation(around)
         self.loops = Loops(self.rotation, pulse, around)
-        self._metrics.registry.register(Exporter(self._pcp(COMMAND_SECONDS), self._ask))
+        self._metrics.registry.register(Exporter(self._pcp(COMMAND_SECONDS), self.ask))
 
     def web(self, address: tuple[str, int]) -> Web:
         """The HTTP server; it has the port when this returns. Raises OSError."""
@@ -71,18 +71,11 @@ class Sidecar:
         )
         return Web(address, pages(sources))
 
-    def _pcp(self, seconds: float = 3.0) -> Pcp:
-        pcp = Pcp(self._access, self._env, seconds=seconds)
-        pcp.calls = self._metrics.pcp_called
-        return pcp
+    def ask(self, query: str) -> Rows:
+        """The rows of one statement through pgpool, as the check role with the password that pgpool has.
 
-    def _login(self, role: str, password: Secret) -> Attempt:
-        """Through the pgpool that booted last."""
-        run_dir = self._options.run_dir
-        return through_pgpool(run_dir, read_inputs(run_dir).port, role, password)
-
-    def _ask(self, query: str) -> Rows:
-        """As the check role, with the password that pgpool has; a Secret may have another one already."""
+        A Secret may have another one already. Raises QueryError; OSError or ValueError before a boot, or in its midst.
+        """
         run_dir = self._options.run_dir
         live = read_generation(run_dir, CURRENT)
         roles = live and live.roles(self.rotation.key)
@@ -92,6 +85,16 @@ class Sidecar:
         return rows_through_pgpool(
             run_dir, read_inputs(run_dir).port, role, roles.passwords[role], query, seconds=COMMAND_SECONDS
         )
+
+    def _pcp(self, seconds: float = 3.0) -> Pcp:
+        pcp = Pcp(self._access, self._env, seconds=seconds)
+        pcp.calls = self._metrics.pcp_called
+        return pcp
+
+    def _login(self, role: str, password: Secret) -> Attempt:
+        """Through the pgpool that booted last."""
+        run_dir = self._options.run_dir
+        return through_pgpool(run_dir, read_inputs(run_dir).port, role, password)
 
     def _status(self) -> Mapping[str, object]:
         return self.rotation.status.document()

@@ -1,15 +1,24 @@
-"""The sidecar's one pass tells whether what is live is what a boot at this moment would publish."""
+"""The sidecar's one pass makes pgpool serve what the Secrets say; a dry one tells what differs."""
 
 import json
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from integration.conftest import CreateRole, Role, Scene
 from support.certificates import Authority
-from support.pod import APP_PASSWORD, APP_ROLE, CHECK_ROLE, Pod, run_sidecar
+from support.deadline import wait_until
+from support.pgpool_process import REPOSITORY, Pgpool, complete_environment
+from support.pod import APP_PASSWORD, APP_ROLE, CHECK_ROLE, Pod, run_sidecar, sidecar_command
+from support.postgres import PostgresServer
 from support.secret_volume import SecretVolume
+
+FORMER, ROTATED = "the former % password", "the rotated % password"
 
 
 @pytest.fixture
@@ -126,3 +135,153 @@ def test_a_withheld_secret_is_to_be_given_to_the_sidecar_too(pod: Pod) -> None:
     boot_once(pod)
     assert json.loads((pod.run_dir / "inputs.json").read_text())["withheld"] == ["PGPOOL_PCP_PASSWORD"]
     assert once(pod, 0, PGPOOL_PCP_PASSWORD="a pcp % password")["changed"] == []
+
+
+# --- a pass that acts -----------------------------------------------------------------------------------------------
+
+
+def start_pass(pod: Pod, **changes: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*sidecar_command(), "--once"],
+        env=complete_environment({"PGPOOL_RUN_DIR": str(pod.run_dir), **changes}, pod.pgpool_bin),
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish_pass(process: subprocess.Popen[str], code: int) -> dict[str, Any]:
+    out, log = process.communicate(timeout=60)
+    assert process.returncode == code, out + log
+    assert FORMER not in out + log
+    assert ROTATED not in out + log
+    document: dict[str, Any] = json.loads(out)
+    return document
+
+
+def one_pass(pod: Pod, code: int, **changes: str) -> dict[str, Any]:
+    return finish_pass(start_pass(pod, **changes), code)
+
+
+def status_file(pod: Pod) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((pod.run_dir / "status.json").read_text())
+    return document
+
+
+@pytest.fixture
+def role(pod: Pod, create_role: CreateRole) -> Role:
+    """Whose password a test rotates."""
+    role = create_role(password=FORMER)
+    pod.write_user(*role)
+    return role
+
+
+@pytest.fixture
+def pgpool(pod: Pod, role: Role) -> Iterator[Pgpool]:
+    with pod.pgpool(PGPOOL_PARAMS_NUM_INIT_CHILDREN="6") as pgpool:
+        pgpool.wait_until_login(*role)
+        yield pgpool
+
+
+def test_a_pass_over_what_is_in_sync_proves_it_and_changes_nothing(pod: Pod, pgpool: Pgpool) -> None:
+    live = pod.generation.name
+    for _ in range(2):
+        status = one_pass(pod, 0)
+        assert status == status_file(pod)
+        assert status["state"] == "in_sync"
+        assert status["desired"] == status["applied"] == status["verified"] == live[:12]
+        assert pod.generation.name == live
+
+
+def test_a_pass_applies_and_proves_a_rotated_secret(
+    pod: Pod, postgres: PostgresServer, role: Role, pgpool: Pgpool
+) -> None:
+    one_pass(pod, 0)
+    before = pod.generation.name
+    postgres.alter_password(role.name, ROTATED)
+    pod.write_user(role.name, ROTATED)
+    status = one_pass(pod, 0)
+    assert status == status_file(pod)
+    assert status["state"] == "in_sync"
+    assert status["verified"] == pod.generation.name[:12] != before[:12]
+    assert {pgpool.can_log_in(role.name, ROTATED) for _ in range(12)} == {True}
+    assert not pgpool.can_log_in(role.name, FORMER)
+    assert once(pod, 0)["changed"] == []
+
+
+def test_a_pass_publishes_nothing_that_postgresql_does_not_accept(pod: Pod, role: Role, pgpool: Pgpool) -> None:
+    one_pass(pod, 0)
+    before = pod.generation.name
+    pod.write_user(role.name, ROTATED)
+    status = one_pass(pod, 1)
+    assert status["state"] == "pending"
+    assert list(status["held"]) == [role.name]
+    assert pod.generation.name == before
+    assert pgpool.can_log_in(role.name, FORMER)
+
+
+def test_a_pass_over_unusable_secrets_says_why(pod: Pod, role: Role, pgpool: Pgpool) -> None:
+    before = pod.generation.name
+    pod.write_user(role.name, f"{ROTATED}\ntwo lines")
+    status = one_pass(pod, 1)
+    assert status["state"] == "invalid"
+    assert "contains a newline" in status["reason"]
+    assert role.name in status["reason"]
+    assert pod.generation.name == before
+    assert pgpool.can_log_in(role.name, FORMER)
+
+
+def test_a_pass_without_a_boot_has_nothing_to_do(pod: Pod) -> None:
+    for directory in (pod.run_dir, Path("/nowhere")):
+        process = start_pass(pod, PGPOOL_RUN_DIR=str(directory))
+        out, log = process.communicate(timeout=30)
+        assert process.returncode == 73, log
+        assert out == ""
+        assert "pgpool-entrypoint has not booted here" in log
+
+
+def test_a_pass_beside_a_pgpool_that_is_gone_proves_nothing(pod: Pod, role: Role, pgpool: Pgpool) -> None:
+    one_pass(pod, 0)
+    pgpool.stop()
+    status = one_pass(pod, 1)
+    assert status["reason"] == "the check role cannot log in through pgpool: not reachable"
+    assert status["state"] == "degraded"
+    with pod.pgpool() as again:
+        again.wait_until_login(*role)
+        assert one_pass(pod, 0)["state"] == "in_sync"
+
+
+def test_a_pass_waits_for_a_pgpool_that_is_just_starting(pod: Pod, role: Role) -> None:
+    with pod.pgpool() as pgpool:
+        wait_until((pod.run_dir / "booted").is_symlink, timeout=10, failure=lambda: pgpool.log)
+        assert one_pass(pod, 0)["state"] == "in_sync"
+
+
+def test_a_pass_tells_of_a_restart_that_is_needed(pod: Pod, role: Role) -> None:
+    authority = Authority()
+    directory = authority.issue().write(pod.directory / "tls")
+    with pod.pgpool(PGPOOL_TLS_DIR=str(directory)) as pgpool:
+        pgpool.wait_until_login(*role)
+        one_pass(pod, 0)
+        authority.issue(valid_for=timedelta(days=60)).write(directory)
+        status = one_pass(pod, 1, PGPOOL_SIDECAR_RESTART="never")
+        assert status["restart"] == {"required_by": ["tls.crt", "tls.key"], "policy": "never", "in_seconds": None}
+        pgpool.assert_running()
+
+
+def test_passes_and_a_running_sidecar_take_turns(scene: Scene) -> None:
+    live: Mapping[str, Any] = {}
+    for password in ("a second % password", "a third % password"):
+        scene.rotate(password)
+        begin = time.monotonic()
+        for process in [start_pass(scene.pod) for _ in range(2)]:
+            live = finish_pass(process, 0)
+            assert live["state"] == "in_sync"
+        assert time.monotonic() - begin < 45
+        scene.wait_in_sync()
+        assert scene.wanted() == scene.pod.generation.name
+        assert scene.logins(password) == {True}
+    assert live["verified"] == scene.pod.generation.name[:12]
+    assert [event for event in scene.sidecar.events if event["level"] == "error"] == []
