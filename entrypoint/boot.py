@@ -13,7 +13,7 @@ from entrypoint.log import Log
 from entrypoint.model import CURRENT, PgpoolModel
 from entrypoint.pipeline import prepare, without_secrets
 from entrypoint.program import Program, become, catalogue_for
-from entrypoint.publish import BOOTED, mark, publish, replace_file, unwritable
+from entrypoint.publish import publish, replace_file, unwritable
 from entrypoint.secret import Secret
 from entrypoint.settings import RUN_DIR, Settings
 
@@ -40,8 +40,7 @@ def run(env: Mapping[str, str], arguments: Sequence[str], program: Program, now:
         _write_inputs(env, settings, model, program)
     except OSError as error:
         raise unwritable(settings.run_dir, error) from None
-    publish(tree, settings.run_dir)
-    mark(settings.run_dir, BOOTED, tree.digest)
+    publish(tree, settings.run_dir, booting=True)
     log.info(f"generation {tree.digest[:12]} is live in {settings.run_dir}")
     environment = without_secrets(env, model)
     if dropped := sorted(name for name in env.keys() - environment.keys() if not name.startswith("PG")):

@@ -31,8 +31,8 @@ class SupersededError(Exception):
     """Somebody else has published meanwhile: look again."""
 
 
-def publish(tree: Tree, run_dir: Path, *, replacing: str | None = None) -> Path:
-    """Make `tree` the live generation and return its directory.
+def publish(tree: Tree, run_dir: Path, *, replacing: str | None = None, booting: bool = False) -> Path:
+    """Make `tree` the live generation, with `booting` the one that pgpool is started with, and return its directory.
 
     Publishing what is live already changes nothing. Whoever dies half-way leaves `current` as it was. Boot and sidecar
     take turns.
@@ -50,7 +50,9 @@ def publish(tree: Tree, run_dir: Path, *, replacing: str | None = None) -> Path:
                 _repair(tree, generation)
             else:
                 _write_generation(tree, generation)
-            _point(run_dir / CURRENT, Path(GENERATIONS) / tree.digest)
+            _point(run_dir, CURRENT, tree.digest)
+            if booting:
+                _point(run_dir, BOOTED, tree.digest, anew=True)
             _collect(run_dir)
     except OSError as error:
         raise unwritable(run_dir, error) from None
@@ -58,7 +60,7 @@ def publish(tree: Tree, run_dir: Path, *, replacing: str | None = None) -> Path:
 
 
 def mark(run_dir: Path, name: str, digest: str) -> None:
-    """Let the symlink BOOTED or VERIFIED point to a generation, which is then kept. Its own time says since when.
+    """Let the symlink BOOTED or VERIFIED point to a generation, which is then kept; `marked_at` tells since when.
 
     Raises PublishError; SupersededError when others have published so often meanwhile that it is gone.
     """
@@ -67,8 +69,7 @@ def mark(run_dir: Path, name: str, digest: str) -> None:
         with _turn(generations):
             if not (generations / digest).is_dir():
                 raise SupersededError
-            _point(run_dir / name, Path(GENERATIONS) / digest)
-            os.utime(run_dir / name, follow_symlinks=False)
+            _point(run_dir, name, digest, anew=True)
     except OSError as error:
         raise unwritable(run_dir, error) from None
 
@@ -79,6 +80,17 @@ def marked(run_dir: Path, name: str) -> str | None:
         return (run_dir / name).readlink().name
     except OSError:
         return None
+
+
+def marked_at(run_dir: Path, name: str) -> int:
+    """When CURRENT, BOOTED or VERIFIED was last set: nanoseconds of Unix time, 0 when there is none.
+
+    Whatever the clock does, and however coarse it is, a later one of the three has a later time.
+    """
+    try:
+        return (run_dir / name).lstat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -171,13 +183,20 @@ def _write_file(path: Path, content: bytes, *, durable: bool) -> None:
             os.fsync(descriptor)
 
 
-def _point(link: Path, target: Path) -> None:
-    """Let `link` point to `target`, relative, so that it holds wherever the volume is mounted."""
-    if link.is_symlink() and link.readlink() == target:
+def _point(run_dir: Path, name: str, digest: str, *, anew: bool = False) -> None:
+    """Let a symlink point to a generation, relative, so that it holds wherever the volume is mounted.
+
+    One that points there already is left alone, unless it is to be set `anew`, with the time of now.
+    """
+    link = run_dir / name
+    if not anew and marked(run_dir, name) == digest:
         return
+    newest = max(marked_at(run_dir, each) for each in (CURRENT, BOOTED, VERIFIED))
+    at = max(time.time_ns(), newest + 1)
     temporary = _temporary(link)
-    temporary.symlink_to(target)
+    temporary.symlink_to(Path(GENERATIONS) / digest)
     try:
+        os.utime(temporary, ns=(at, at), follow_symlinks=False)
         temporary.replace(link)
     except BaseException:
         temporary.unlink(missing_ok=True)

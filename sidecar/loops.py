@@ -79,6 +79,8 @@ class Loops:
         self._watcher = Watcher(
             self._wake.set, self.stop, log=lambda why: around.events.warning("watch.mode", reason=why)
         )
+        # While nothing that it watches is there, the watcher looks up only once a second.
+        self._watcher.look_at(frozenset({around.run_dir / GENERATIONS}))
         self._watches = True
         self._counted = {"events": 0, "errors": 0}
         self._told: set[str] = set()

@@ -15,7 +15,7 @@ from pathlib import Path
 from entrypoint.errors import ConfigurationError, EntrypointError, PublishError
 from entrypoint.model import CURRENT
 from entrypoint.program import RejectedError
-from entrypoint.publish import BOOTED, VERIFIED, SupersededError, mark, marked, publish
+from entrypoint.publish import BOOTED, VERIFIED, SupersededError, mark, marked, marked_at, publish
 from entrypoint.render import render
 from entrypoint.secret import Secret
 from entrypoint.tls import FILES
@@ -130,7 +130,7 @@ class Rotation:
             return read_desired(run_dir, env, self._around.now())
         except ConfigurationError as error:
             try:
-                then = read_desired(run_dir, env, datetime.fromtimestamp(swapped_at(run_dir, BOOTED) / 1e9, UTC))
+                then = read_desired(run_dir, env, datetime.fromtimestamp(marked_at(run_dir, BOOTED) / 1e9, UTC))
             except ConfigurationError:
                 raise error from None
             if any(then.resolved.model.tls.get(name) != live.tree.files.get(name) for name in FILES):
@@ -140,7 +140,7 @@ class Rotation:
     def _reconcile(self, desired: Desired, live: Generation, *, again: bool) -> Status:
         model = desired.resolved.model
         wanted = render(model)
-        seen = (wanted.digest, live.digest, swapped_at(self._around.run_dir, BOOTED))
+        seen = (wanted.digest, live.digest, marked_at(self._around.run_dir, BOOTED))
         if seen == self._seen and not again:
             self._around.metrics.applies.labels("noop").inc()
             return self.status
@@ -273,18 +273,18 @@ class Rotation:
         One from before that may be encrypted with a key, or hold a PCP password, that are no longer known.
         """
         run_dir = self._around.run_dir
-        since_boot = swapped_at(run_dir, VERIFIED) >= swapped_at(run_dir, BOOTED)
+        since_boot = marked_at(run_dir, VERIFIED) >= marked_at(run_dir, BOOTED)
         return scene.verified if since_boot and scene.verified and scene.verified.digest != tree.digest else None
 
     def _is_proven(self, digest: str) -> bool:
         """Whether pgpool was seen to work with this live generation since it went live."""
         run_dir = self._around.run_dir
-        return marked(run_dir, VERIFIED) == digest and swapped_at(run_dir, VERIFIED) >= swapped_at(run_dir, CURRENT)
+        return marked(run_dir, VERIFIED) == digest and marked_at(run_dir, VERIFIED) >= marked_at(run_dir, CURRENT)
 
     def _apply(self, scene: _Scene, plan: Plan, tree: Tree) -> tuple[str, str] | None:
         """Publish, reload, prove, retire and remember; else which role pgpool refuses, and why."""
         run_dir, live = self._around.run_dir, scene.live
-        started_with_it = live.digest == tree.digest and swapped_at(run_dir, CURRENT) <= swapped_at(run_dir, BOOTED)
+        started_with_it = live.digest == tree.digest and marked_at(run_dir, CURRENT) <= marked_at(run_dir, BOOTED)
         same_passwords = self._is_proven(live.digest) and live.tree.files[PASSWD] == tree.files[PASSWD]
         if _settings(tree) != _settings(live.tree):
             self._around.dry_run(tree.files[CONF])
@@ -488,14 +488,6 @@ class Rotation:
             with suppress(OSError):  # told again at the next change; a full volume stops no rotation
                 status.write(self._around.run_dir)
         return status
-
-
-def swapped_at(run_dir: Path, name: str) -> int:
-    """When CURRENT, BOOTED or VERIFIED was last set: nanoseconds of Unix time, 0 when there is none."""
-    try:
-        return (run_dir / name).lstat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _changed(plan: Plan, served: Roles) -> list[str]:

@@ -6,7 +6,6 @@ at which the sidecar may be killed.
 
 import math
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ from entrypoint.backends import Backend
 from entrypoint.errors import ConfigurationError
 from entrypoint.model import CURRENT
 from entrypoint.program import Program, RejectedError
-from entrypoint.publish import BOOTED, GENERATIONS, VERIFIED, mark, marked, publish
+from entrypoint.publish import GENERATIONS, VERIFIED, marked, publish
 from entrypoint.secret import Secret
 from entrypoint.tree import Tree
 from sidecar.events import Events
@@ -32,9 +31,6 @@ from sidecar.status import State, Status
 MOMENT = 0.01
 """Seconds that whatever passes a seam takes."""
 CHILDREN = 3
-_COARSE = 5
-"""CLOCK_REALTIME_COARSE of <linux/time.h>, by which file systems keep time; Python has no name for it."""
-
 
 class Killed(BaseException):
     """The sidecar ends here: nothing that follows is executed."""
@@ -190,7 +186,6 @@ class FakePgpool:
 
     def reload(self) -> None:
         self._answer("reload")
-        next_tick()  # as a real one: it is slower than the clock of a file system is coarse
         self.reloads += 1
         if self.lose:
             self.lose -= 1
@@ -318,9 +313,7 @@ class World:
         installed = Program(Path("/opt/pgpool"), "4.6.1")
         resolved, tree = pipeline.prepare(self.env, None, self.clock.now(), to_run=True)
         boot._write_inputs(self.env, resolved.settings, resolved.model, installed)  # noqa: SLF001
-        publish(tree, self.run_dir)
-        mark(self.run_dir, BOOTED, tree.digest)
-        next_tick()
+        publish(tree, self.run_dir, booting=True)
         self.pgpool.start(resolved.model.key)
         return tree
 
@@ -438,10 +431,3 @@ class World:
         names = [path.name for path in (*self.run_dir.iterdir(), *(self.run_dir / GENERATIONS).iterdir())]
         many = len(list((self.run_dir / GENERATIONS).iterdir())) > 4
         return [name for name in names if name.startswith(".")] + (["too many generations"] if many else [])
-
-
-def next_tick() -> None:
-    """Wait, for some milliseconds at most, until files that are written next have a later time."""
-    began = time.clock_gettime_ns(_COARSE)
-    while time.clock_gettime_ns(_COARSE) == began:
-        pass

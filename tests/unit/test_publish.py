@@ -22,6 +22,7 @@ from entrypoint.publish import (
     SupersededError,
     mark,
     marked,
+    marked_at,
     publish,
     replace_file,
     write_files,
@@ -578,3 +579,27 @@ def test_no_message_shows_a_content(tmp_path: Path) -> None:
     assert "100%" not in str(raised.value)
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
+
+
+def test_a_later_mark_has_a_later_time_whatever_the_clock_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sidecar tells from these times what pgpool was started with, and what it was seen to work with."""
+    times = iter([5_000, 5_000, 3_000, 1_000, 9_000])
+    monkeypatch.setattr("time.time_ns", lambda: next(times))
+    publish(FIRST, tmp_path, booting=True)  # two in one tick
+    mark(tmp_path, VERIFIED, FIRST.digest)  # the clock was set back
+    publish(SECOND, tmp_path)
+    in_order = [marked_at(tmp_path, name) for name in (BOOTED, VERIFIED, CURRENT)]
+    assert in_order == sorted(set(in_order))
+    mark(tmp_path, VERIFIED, SECOND.digest)
+    assert marked_at(tmp_path, VERIFIED) > marked_at(tmp_path, CURRENT)
+    assert marked_at(tmp_path, "nothing") == 0
+
+
+def test_a_boot_publishes_and_says_so_in_one_turn(tmp_path: Path) -> None:
+    publish(FIRST, tmp_path, booting=True)
+    assert marked(tmp_path, BOOTED) == marked(tmp_path, CURRENT) == FIRST.digest
+    before = marked_at(tmp_path, BOOTED)
+    publish(SECOND, tmp_path)
+    assert marked(tmp_path, BOOTED) == FIRST.digest
+    publish(FIRST, tmp_path, booting=True)
+    assert marked_at(tmp_path, BOOTED) > max(before, marked_at(tmp_path, CURRENT))
