@@ -20,20 +20,33 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 import psycopg
 
 from support import proc, programs
+from support.deadline import wait_until
+from support.load import Load
 from support.pgpool_process import Pgpool, run_entrypoint
 from support.ports import free_port
 from support.postgres import PostgresServer
 from support.secret_volume import SecretVolume
+from support.sidecar_process import Sidecar
 
 APP, CHECK = "n8n", "sr_check"
 MEMORY = Path("/dev/shm")
 LOG_LINES = 40
+LOGINS_BEFORE = 20
+TIMELINE = {
+    "rotation.detected": "→ detected",
+    "rotation.tried": "→ tried at PostgreSQL",
+    "rotation.published": "→ published",
+    "rotation.reloaded": "→ reloaded",
+    "rotation.proved": "→ proved by 3 logins",
+    "rotation.verified": "→ former children gone",
+}
 
 
 class DemoError(Exception):
@@ -93,7 +106,13 @@ class Scene:
     passwords: dict[str, str] = field(
         default_factory=lambda: {role: secrets.token_urlsafe(18) for role in (APP, CHECK)}
     )
+    replaced: list[str] = field(default_factory=list)
+    """Former passwords of the application."""
     key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+
+    @property
+    def directory(self) -> Path:
+        return self.home
 
     @property
     def users(self) -> Path:
@@ -110,6 +129,7 @@ class Scene:
     def needles(self) -> dict[str, bytes]:
         """What must not be seen anywhere, as it is and in the usual disguise."""
         values = {f"the password of {role}": password for role, password in self.passwords.items()}
+        values |= {f"a former password of {APP}, number {n}": each for n, each in enumerate(self.replaced)}
         values["the AES key"] = self.key
         plain = {name: value.encode() for name, value in values.items()}
         return plain | {f"{name} in base64": b64encode(value) for name, value in plain.items()}
@@ -187,6 +207,8 @@ def play(scene: Scene, server: PostgresServer, pgpool: Pgpool, report: Report, s
         log_in(scene, server, pgpool, report)
     with report.step("A wrong password"):
         refuse(scene, pgpool, report)
+    with report.step(f"The password of {APP} is rotated while clients are at work"):
+        rotate(scene, server, pgpool, report)
     with report.step("Where the secrets are, and where they are not"):
         search_secrets(scene, server, pgpool, report)
     with report.step("A start with three mistakes: misspelt variable, impossible port, no key"):
@@ -303,6 +325,45 @@ def refuse(scene: Scene, pgpool: Pgpool, report: Report) -> None:
     )
 
 
+def rotate(scene: Scene, server: PostgresServer, pgpool: Pgpool, report: Report) -> None:
+    sidecar = Sidecar(scene)
+    with sidecar, Load(pgpool, lambda: (APP, scene.passwords[APP]), APP, sessions=4, logins=2) as load:
+        sidecar.wait_until("in_sync")
+        wait_until(lambda: load.logins.done > LOGINS_BEFORE, timeout=30, failure=lambda: str(load.logins.errors[-3:]))
+        former, rotated = scene.passwords[APP], secrets.token_urlsafe(18)
+        report.say(
+            f"pgpool-sidecar runs beside pgpool. 4 sessions of {APP} run statements, 2 clients log in again and again. "
+            "Now PostgreSQL gets the new password (ALTER ROLE), and at once the Secret:"
+        )
+        scene.replaced.append(former)
+        server.alter_password(APP, rotated)
+        scene.passwords[APP] = rotated
+        swapped = time.time()
+        SecretVolume(scene.users, mode=0o400).write({role: each.encode() for role, each in scene.passwords.items()})
+        sidecar.wait_until_logged("rotation.verified", count=2)
+        wait_until(
+            lambda: load.logins.done > 2 * LOGINS_BEFORE, timeout=30, failure=lambda: str(load.logins.errors[-3:])
+        )
+    last = {event["event"]: datetime.fromisoformat(event["ts"]).timestamp() for event in sidecar.events}
+    report.show(f"{'Secret swapped':22} {0:5} ms")
+    for event, words in TIMELINE.items():
+        report.show(f"{words:22} {(last[event] - swapped) * 1000:5.0f} ms")
+    proved = last["rotation.proved"]
+    late = [words for when, words in load.errors if when > proved]
+    report.say(
+        f"Clients meanwhile: {load.statements.done} statements in sessions, {len(load.statements.errors)} errors; "
+        f"{load.logins.done} logins, {len(load.logins.errors)} refused, all of them before the proof. The longest took "
+        f"{max(load.statements.longest, load.logins.longest):.1f} s."
+    )
+    write_passfile(scene.passfile, rotated)
+    report.prove(
+        not load.statements.errors, "no session was disturbed by the rotation", str(load.statements.errors[:3])
+    )
+    report.prove(not late, "since the proof, every login with the new password works", str(late[:3]))
+    report.prove(pgpool.can_log_in(APP, rotated, APP), "pgpool serves the new password, and was not restarted")
+    report.prove(not pgpool.can_log_in(APP, former, APP), "pgpool refuses the former password")
+
+
 def search_secrets(scene: Scene, server: PostgresServer, pgpool: Pgpool, report: Report) -> None:
     live = scene.run_dir / "current"
     entries = (live / "pool_passwd").read_text().splitlines()
@@ -318,7 +379,7 @@ def search_secrets(scene: Scene, server: PostgresServer, pgpool: Pgpool, report:
     report.prove(modes == {0o600}, "the rendered files are readable by their owner alone")
 
     processes = [*pgpool.pids, *proc.members(server.pid)]
-    logs = [pgpool.log_path, server.log_path]
+    logs = [pgpool.log_path, server.log_path, *scene.home.glob("sidecar-*.log")]
     report.say(
         f"Searched for both passwords and the key, plain and in base64: {len(rendered)} files below the run directory, "
         f"{len(logs)} logs, command line and environment of {len(processes)} processes."

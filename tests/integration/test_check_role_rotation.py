@@ -1,7 +1,6 @@
 """The dangerous role is pgpool's own: when it cannot log in, pgpool takes healthy nodes for dead."""
 
 import re
-import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +110,6 @@ def play(scene: Scene) -> list[str]:
             faults.append(f"{scene.name}: {status}\n{sidecar.log}")
         if not re.search(r"^pgpool2_pool_nodes_status\{.*\} 1.0$", metrics, re.MULTILINE):
             faults.append(f"{scene.name}: the node is down, or nothing is known of it\n{metrics}")
-        for words in ("Starting degeneration", "failed to find primary node"):
-            if words in pgpool.log:
-                faults.append(f"{scene.name}: {words}\n{pgpool.log}")
+        never_said = ("Starting degeneration", "failed to find primary node")
+    faults += [f"{scene.name}: {words}\n{pgpool.log}" for words in never_said if words in pgpool.log]
     return faults
