@@ -96,7 +96,7 @@ def test_two_roles_that_take_turns_cost_no_client_an_error(start_scene: StartSce
 def test_a_role_that_left_the_secret_leaves_pgpool_after_the_grace_period(
     start_scene: StartScene, create_role: CreateRole
 ) -> None:
-    scene, other = start_scene(sidecar={"PGPOOL_SIDECAR_REMOVAL_GRACE": "2s"}), create_role(password="other % role")
+    scene, other = start_scene(sidecar={"PGPOOL_SIDECAR_REMOVAL_GRACE": "3s"}), create_role(password="other % role")
     scene.mount({scene.role: None, other.name: other.password})
     scene.wait_in_sync()
     assert scene.knows(FORMER)
@@ -104,7 +104,7 @@ def test_a_role_that_left_the_secret_leaves_pgpool_after_the_grace_period(
     kept = [
         event["ts"] for event in scene.sidecar.events if event["event"] in {"rotation.detected", "rotation.published"}
     ]
-    assert (datetime.fromisoformat(kept[-1]) - datetime.fromisoformat(kept[0])).total_seconds() >= 2
+    assert (datetime.fromisoformat(kept[-1]) - datetime.fromisoformat(kept[0])).total_seconds() >= 3
     assert not scene.knows(FORMER)
     assert json.loads(run_sidecar(scene.pod).stdout)["changed"] == []
     assert scene.pgpool.can_log_in(*other)
