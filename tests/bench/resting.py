@@ -36,9 +36,10 @@ def resting(stage: Stage, seconds: float) -> Iterator[str]:
     bare = Command([sys.executable, "-c", LIBRARIES], stage.path).peak_mebibytes()
     yield paragraph(
         f"After a boot and {ROTATIONS} rotations of one role (their times are in the table, but for the first): "
-        f"{seconds:.0f} s in which nothing changes, and /metrics is read every {SCRAPED_EVERY:.0f} s. CPU is the share of one core, with all programs that were started; "
-        "memory is resident, the most that was seen in that time, and the peak of the sidecar's life. An interpreter "
-        f"that has only imported the sidecar's libraries has {bare:.0f} MiB."
+        f"{seconds:.0f} s in which nothing changes, and /metrics is read every {SCRAPED_EVERY:.0f} s. CPU is the "
+        "share of one core, with all programs that were started; memory is resident, the most that was seen in that "
+        "time, and the peak of the sidecar's life. An interpreter that has only imported the sidecar's libraries has "
+        f"{bare:.0f} MiB."
     )
     yield (
         "\n| users | swap to verified, p50 | max | CPU | pgpool's CPU meanwhile | memory | of the libraries | peak |"

@@ -119,6 +119,7 @@ def under_load(stage: Stage, count: int) -> Iterator[str]:
             time.sleep(min(QUIET_SECONDS, count))
             quiet = Clients(load, time.monotonic() - begin)
         with clients(scene, in_use) as load:
+            wait_for_logins(load, LOGINS_A_ROTATION)  # by then the sessions are in, and no login of theirs is held
             begin = time.monotonic()
             for number in range(1, count + 1):
                 active, inactive = (inactive[0], f"number {number} % of {inactive[0]}"), active
@@ -133,7 +134,8 @@ def under_load(stage: Stage, count: int) -> Iterator[str]:
         f"{count} rotations of a Secret whose `username` and `password` alternate between two roles, both of them "
         f"valid in PostgreSQL; clients take the new one once the sidecar has verified it. {SESSIONS} sessions run one "
         f"statement after the other and stay; {LOGIN_LOOPS} loops log in, run one and leave, with a pause of 10 ms. "
-        "Logins are held while pgpool replaces its children, so the longest one shows that."
+        "Once in each rotation, when pgpool replaces its children, statements and logins alike are held for a "
+        "moment: the longest ones show it."
     )
     yield "\n| clients | operations | a second | failed | longest |\n|---|---|---|---|---|"
     yield from busy.rows("rotating")
