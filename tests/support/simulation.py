@@ -32,6 +32,7 @@ MOMENT = 0.01
 """Seconds that whatever passes a seam takes."""
 CHILDREN = 3
 
+
 class Killed(BaseException):
     """The sidecar ends here: nothing that follows is executed."""
 
