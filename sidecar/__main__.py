@@ -125,7 +125,7 @@ def _pass(sidecar: Sidecar) -> int:
         # A step that finds nothing to do asks pgpool nothing.
         try:
             sidecar.ask("SELECT 1")
-        except QueryError as error:
+        except (QueryError, OSError) as error:
             status = replace(
                 status, state=State.DEGRADED, reason=f"the check role cannot log in through pgpool: {error}"
             )

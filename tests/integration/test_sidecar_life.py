@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from integration.conftest import FORMER, Scene, StartScene
+from integration.conftest import CHECK_FORMER, FORMER, Scene, StartScene
+from support import proc
 from support.deadline import wait_until
 from support.pgpool_process import complete_environment
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod, sidecar_command
@@ -210,6 +211,33 @@ def test_a_bad_secret_leaves_the_sidecar_ready(scene: Scene) -> None:
     assert scene.sidecar.get("/livez")[0] == 200
     assert "two %" not in reason
     assert scene.logins(FORMER) == {True}
+
+
+def test_neither_pages_nor_log_nor_process_tell_a_secret(start_scene: StartScene) -> None:
+    scene = start_scene(prepare=Pod.encrypt)
+    seen = ""
+
+    def look() -> None:
+        nonlocal seen
+        pages = [scene.sidecar.get(page)[1] for page in ("/status", "/metrics", "/readyz", "/pgpool/readyz", "/nope")]
+        status = (scene.pod.run_dir / "status.json").read_text()
+        process = proc.cmdline(scene.sidecar.pid) + proc.environ(scene.sidecar.pid)
+        seen += "".join([*pages, status, process.decode(errors="replace"), scene.sidecar.log])
+
+    look()
+    scene.rotate("the rotated % password")
+    scene.wait_in_sync()
+    look()
+    scene.publish("a % password that PostgreSQL never had")
+    scene.sidecar.wait_until("pending")
+    look()
+    scene.publish("two %\nlines")
+    scene.sidecar.wait_until("invalid")
+    look()
+    assert "rotation.verified" in seen
+    secrets = ["rotated %", "never had", "two %", FORMER, CHECK_FORMER, "a pool % key"]
+    secrets.append((scene.pod.run_dir / "pcp_password").read_text())
+    assert [secret for secret in secrets if secret in seen] == []
 
 
 # --- what SQL tells -------------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def test_a_step_that_is_due_comes_when_it_is_due(site: Site) -> None:
         site.wait(lambda: len(site.rotation.steps) >= 8)
     # Hints of new watches bring some steps earlier; none comes later.
     gaps = [after - before for before, after in zip(site.rotation.steps, site.rotation.steps[1:], strict=False)]
-    assert max(gaps) < 1
+    assert max(gaps) < 2
     assert sorted(gaps)[-4] > 0.29
 
 
