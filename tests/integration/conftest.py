@@ -205,7 +205,10 @@ class Scene:
         return wait_until(
             there,
             timeout=timeout,
-            failure=lambda: f"{self.wanted()[:12]} awaited: {self.sidecar.status()}\n{self.sidecar.log}",
+            failure=lambda: (
+                f"{self.wanted()[:12]} awaited: {self.sidecar.status()}\n{self.sidecar.log}\n"
+                f"pgpool's log:\n{self.pgpool.log}"
+            ),
         )
 
     def knows(self, password: str) -> bool:

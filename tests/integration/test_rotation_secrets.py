@@ -151,6 +151,20 @@ def test_two_secrets_that_change_one_after_the_other_are_both_applied(start_scen
     assert not scene.knows(FORMER)
 
 
+def test_a_check_role_whose_secret_comes_late_costs_no_node(start_scene: StartScene) -> None:
+    """PostgreSQL has both new passwords; the kubelet brings one Secret at once, and the other later."""
+    scene = start_scene(layout="Secret each")
+    scene.server.alter_password(scene.check, CHECK_ROTATED)
+    scene.rotate(ROTATED)
+    scene.sidecar.wait_until_logged("rotation.proved", count=2)
+    passes(4.0)
+    assert "degenerate" not in scene.pgpool.log
+    scene.mount({scene.check: CHECK_ROTATED})
+    scene.wait_in_sync()
+    assert scene.logins(ROTATED, 3) == {True}
+    assert "degenerate" not in scene.pgpool.log
+
+
 def test_of_fifty_changes_a_second_the_last_one_wins_and_postgresql_is_hardly_asked(scene: Scene) -> None:
     for number in range(150):
         scene.publish(f"wrong % number {number}")
