@@ -11,7 +11,7 @@ from entrypoint.secret import Secret
 from entrypoint.tree import Tree
 from sidecar.desired import Roles
 
-CONF, PASSWD = "pgpool.conf", "pool_passwd"
+CONF, HBA, PASSWD = "pgpool.conf", "pool_hba.conf", "pool_passwd"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,10 @@ from entrypoint.secret import Secret
 Rows = list[dict[str, str]]
 
 
+LOCKED_OUT = "pool_hba.conf does not let the role in"
+"""The reason when pgpool did not come to look at the password."""
+
+
 class Outcome(Enum):
     """What a login says about a password."""
 
@@ -228,7 +232,7 @@ _POOL_REFUSALS = {
     'pool_passwd file does not contain an entry for "{}"': "pgpool has no entry in pool_passwd",
 }
 _POOL_MEANINGS = {
-    "client authentication failed": "pool_hba.conf does not let the role in",
+    "client authentication failed": LOCKED_OUT,
     "backend authentication failed": "PostgreSQL refuses the password that pgpool has",
     "unable to get session context": "PostgreSQL refuses the session",
     "failed to create a backend connection": "pgpool reaches no PostgreSQL",

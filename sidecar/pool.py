@@ -18,6 +18,7 @@ UNDEFINED_NODES = range(127, 119, -1)
 """The last ids that pgpool takes (MAX_NUM_BACKENDS), least likely to be somebody's backends. One that was attached is
 refused until pgpool has carried out a reload, hence several."""
 
+_RELOAD_SECONDS = 2.0
 _PAUSE = 0.1
 """Seconds between two looks."""
 _WAITING, _CONNECTING = "Wait for connection", "Connecting"
@@ -91,14 +92,20 @@ class Pool:
         self.reload()
 
     def _wait_for_restarts(self, before: Mapping[int, Process]) -> Mapping[int, Process]:
-        """Reload until a child has gone, which shows that the mark was set for all; or none can, as all are busy."""
+        """Reload until a child has gone, which shows that the mark was set for all; or none can, as all are busy.
+
+        Main takes a reload when it has set the marks, so one is enough, as a rule. Each one more would cost a health
+        check that is failing at this time one of its retries.
+        """
         until = self._clock() + self._patience
         while True:
             self.reload()
-            self._sleep(_PAUSE)
-            now = self._children()
-            if before.keys() - now or not any(child.status == _WAITING for child in before.values()):
-                return now
+            again = self._clock() + _RELOAD_SECONDS
+            while self._clock() < again:
+                self._sleep(_PAUSE)
+                now = self._children()
+                if before.keys() - now or not any(child.status == _WAITING for child in before.values()):
+                    return now
             if self._clock() >= until:
                 raise PcpError("pcp_attach_node", "no child was replaced", away=False)
 
@@ -129,8 +136,8 @@ class Pool:
         return tuple(stale)
 
     def stop(self) -> None:
-        """Stop pgpool, ending its sessions."""
-        self._insist(self._pcp.stop)
+        """Stop pgpool, ending its sessions. Asked once: a second time might meet the pgpool that was started anew."""
+        self._pcp.stop()
 
     def _checks(self, node: int) -> HealthChecks:
         return self._insist(lambda: self._pcp.health_checks(node))

@@ -10,7 +10,7 @@ from entrypoint.secret import Secret
 from entrypoint.tree import Tree
 from sidecar.desired import Roles
 from sidecar.generation import marker
-from sidecar.login import Attempt, Outcome
+from sidecar.login import LOCKED_OUT, Attempt, Outcome
 from sidecar.pcp import PcpError
 from sidecar.surroundings import Database, Surroundings
 
@@ -51,11 +51,17 @@ class Proof:
         self._around.metrics.verifications.labels("pgpool", attempt.outcome.name.lower()).inc()
         return attempt
 
-    def reload(self, tree: Tree) -> None:
-        """Have pgpool read the live files, and wait until it has. Raises NotYetError or PcpError."""
+    def reload(self, tree: Tree, *, anew: bool = False) -> None:
+        """Have pgpool read the live files, unless it has (and not `anew`), and wait until it has.
+
+        A reload too many is not free: it costs a health check that is failing at this time one of its retries.
+        Raises NotYetError or PcpError.
+        """
         around, metrics = self._around, self._around.metrics
         begin = around.clock()
         try:
+            if not anew and around.pgpool.arrived(marker(tree)):
+                return
             around.pgpool.reload()
             self._await_arrival(marker(tree), begin + _ARRIVAL_SECONDS)
         except (PcpError, NotYetError):
@@ -85,7 +91,7 @@ class Proof:
         for round_ in range(_ROUNDS):
             if round_:
                 self._around.sleep(_BETWEEN_ROUNDS_SECONDS)
-                self.reload(tree)
+                self.reload(tree, anew=True)
             refused = self._round(having, roles)
             if refused is None:
                 self._around.metrics.verify_duration.observe(self._around.clock() - begin)
@@ -105,9 +111,9 @@ class Proof:
         for role in roles:
             for _ in range(LOGINS):
                 attempt = self.login(role, having.passwords[role])
-                if attempt.outcome is Outcome.UNKNOWN:
+                if attempt.outcome is Outcome.UNKNOWN and attempt.reason != LOCKED_OUT:
                     raise NotYetError(f"role {role!r} could not be proved through pgpool: {attempt.reason}")
-                if attempt.outcome is Outcome.REJECTED:
+                if attempt.outcome is not Outcome.ACCEPTED:
                     return role, attempt.reason
         return None
 
@@ -119,8 +125,15 @@ class Proof:
         nodes = ",".join(map(str, stale)) or None
         tell("rotation.checks_renewed", without_success=nodes, ms=self._around.ms_since(begin))
 
-    def retire(self, having: Roles, role: str) -> None:
-        """Retire the children that did not see the reload; `role` still gets in. Raises NotYetError or PcpError."""
+    def retire(self, having: Roles, role: str, database: Database) -> None:
+        """Retire the children that did not see the reload; `role` still gets in. Raises NotYetError or PcpError.
+
+        Not while the check role cannot log in at PostgreSQL: pgpool looks for its primary on this occasion, and would
+        hold every client until it has found it (find_primary_node_repeatedly, src/main/pgpool_main.c).
+        """
+        check = self.ask(database, having.check_user, having.passwords[having.check_user])
+        if check.outcome is not Outcome.ACCEPTED:
+            raise NotYetError(f"former children stay until the check role can log in at PostgreSQL: {check.reason}")
         begin = self._around.clock()
         self._around.pgpool.retire()
         self._around.events.info("rotation.retired", ms=self._around.ms_since(begin))

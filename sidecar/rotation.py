@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography import x509
+
 from entrypoint.errors import ConfigurationError, EntrypointError, PublishError
 from entrypoint.model import CURRENT
 from entrypoint.program import RejectedError
@@ -21,8 +23,8 @@ from entrypoint.secret import Secret
 from entrypoint.tls import FILES
 from entrypoint.tree import Tree
 from sidecar.desired import Desired, Roles, read_desired
-from sidecar.generation import CONF, PASSWD, Generation, parameters, read_generation
-from sidecar.login import Outcome
+from sidecar.generation import CONF, HBA, PASSWD, Generation, parameters, read_generation
+from sidecar.login import LOCKED_OUT, Outcome
 from sidecar.pcp import PcpError
 from sidecar.plan import Held, Plan, Trial, decide, to_try
 from sidecar.pool import hold_failover, holds_failover
@@ -65,7 +67,9 @@ class Rotation:
         self._note = around.events
         self._proof = Proof(around)
         self._backoff = Backoff(around.draw)
-        self.status = Status(state=State.STARTING)
+        # A sidecar that was restarted in the midst of a good time need not see another one to be ready.
+        settled = marked_at(around.run_dir, VERIFIED) > marked_at(around.run_dir, BOOTED) > 0
+        self.status = Status(state=State.STARTING, settled=settled)
         self.places: frozenset[Path] = frozenset()
         """Every file and directory that the last good reading looked at."""
         self._seen: tuple[str, str, int] | None = None
@@ -77,6 +81,8 @@ class Rotation:
         self._keys: tuple[Secret | None, ...] = ()
         """The running pgpool's key of pool_passwd, once it is known."""
         self._gone_since: dict[str, float] = {}
+        self._removals: list[float] = []
+        """When a role is next to be removed."""
         self._unproven: Mapping[str, Held] = {}
         self._rejected = rejected_before(around.run_dir)
         """Digests, as shown, of sets that were put back."""
@@ -97,6 +103,7 @@ class Rotation:
     def step(self) -> Status:
         """One pass. Raises nothing that time may cure."""
         again = self._around.clock() >= self._due
+        self._around.metrics.scan_timestamp.set(self._around.now().timestamp())
         try:
             live = read_generation(self._around.run_dir, CURRENT)
             desired = None if live is None else self._read(live)
@@ -105,7 +112,6 @@ class Rotation:
             return self._invalid(error)
         except (OSError, ValueError):
             live = desired = None
-        self._around.metrics.scan_timestamp.set(self._around.now().timestamp())
         if live is None or desired is None:
             self._seen = None
             return self._conclude(State.STARTING, "pgpool-entrypoint has not booted here", due=_BOOT_SECONDS)
@@ -150,6 +156,7 @@ class Rotation:
         if wanted.digest != self._wanted:
             self._wanted = wanted.digest
             self._changed(wanted, live)
+            self._tell_expiry(model.tls)
         scene = self._look(desired, live)
         if scene is None:
             status = self._conclude(State.PENDING, "PGPOOLKEYFILE has changed: only a restart applies a new key")
@@ -177,6 +184,12 @@ class Rotation:
         names = sorted({*wanted.files, *live.tree.files})
         files = [name for name in names if wanted.files.get(name) != live.tree.files.get(name)]
         self._note.info("rotation.detected", generation=shown(wanted.digest), files=",".join(files))
+
+    def _tell_expiry(self, tls: Mapping[str, bytes]) -> None:
+        certificate = tls.get("tls.crt")
+        if certificate is not None:
+            expires = x509.load_pem_x509_certificates(certificate)[0].not_valid_after_utc
+            self._around.metrics.tls_cert_not_after_timestamp.set(expires.timestamp())
 
     def _look(self, desired: Desired, live: Generation) -> _Scene | None:
         """The scene; None when the running pgpool's key is not known. Raises SupersededError in the midst of a boot."""
@@ -235,7 +248,9 @@ class Rotation:
         now, grace = self._around.clock(), self._around.options.removal_grace
         gone = scene.served.passwords.keys() - scene.desired.roles.passwords.keys()
         self._gone_since = {role: self._gone_since.get(role, now) for role in gone}
-        return frozenset(role for role, since in self._gone_since.items() if now - since >= grace)
+        leaving = frozenset(role for role, since in self._gone_since.items() if now - since >= grace)
+        self._removals = [since + grace for role, since in self._gone_since.items() if role not in leaving]
+        return leaving
 
     # --- what pgpool is given, and the proof -------------------------------------------------------------------------
 
@@ -246,7 +261,7 @@ class Rotation:
         """
         former = self._way_back(scene, tree)
         if former is not None and shown(tree.digest) in self._rejected:
-            self._put_back(former, scene.live, scene.served)
+            self._put_back(former, scene.live, scene.served, self._database(scene.desired))
             return False
         if scene.live.digest == tree.digest and self._is_proven(scene.live.digest):
             return True
@@ -255,6 +270,9 @@ class Rotation:
             return True
         role, reason = refusal
         why = f"pgpool refuses role {role!r}, which PostgreSQL accepts: {reason}"
+        if reason == LOCKED_OUT and (former is None or former.tree.files[HBA] == tree.files[HBA]):
+            remedy = "let it in over the socket: `local all all scram-sha-256`"
+            raise NotYetError(f"role {role!r} cannot be proved through pgpool: {reason} → {remedy}", alarm=True)
         if former is None:
             raise NotYetError(f"{why}; there is no former set to put back", alarm=True)
         if not self._former_passwords_work(scene, plan):
@@ -264,7 +282,8 @@ class Rotation:
         self._note.error(
             "rotation.rolled_back", generation=shown(former.digest), rejected=shown(tree.digest), reason=why
         )
-        self._put_back(former, read_generation(self._around.run_dir, CURRENT) or scene.live, scene.served)
+        live = read_generation(self._around.run_dir, CURRENT) or scene.live
+        self._put_back(former, live, scene.served, self._database(scene.desired))
         return False
 
     def _way_back(self, scene: _Scene, tree: Tree) -> Generation | None:
@@ -295,7 +314,7 @@ class Rotation:
         if given.digest != live.digest:
             self._publish(given, live)
         if not started_with_it:
-            self._proof.reload(given)
+            self._proof.reload(given, anew=given is not tree)
         roles = _to_prove(plan, scene.served)
         refusal = self._proof.refusal(plan.roles, roles, given, self._database(scene.desired))
         if refusal is not None:
@@ -307,7 +326,7 @@ class Rotation:
         if self._changed_at is not None:
             self._around.metrics.rotation_duration.observe(self._around.clock() - self._changed_at)
         if not (started_with_it or same_passwords):
-            self._proof.retire(plan.roles, roles[0])
+            self._proof.retire(plan.roles, roles[0], self._database(scene.desired))
         mark(run_dir, VERIFIED, tree.digest)
         self._rejected = tuple(each for each in self._rejected if each != shown(tree.digest))
         self._unproven = {**self._unproven, **plan.unproven}
@@ -326,6 +345,7 @@ class Rotation:
         if self._seen:  # what we do ourselves is nothing new
             self._seen = (self._seen[0], tree.digest, self._seen[2])
         self._note.info("rotation.published", generation=shown(tree.digest), ms=self._around.ms_since(begin))
+        self._conclude(State.APPLYING, "published; reload and proof are under way")
 
     def _former_passwords_work(self, scene: _Scene, plan: Plan) -> bool:
         """Whether PostgreSQL still accepts what would be put back: else pgpool is not the one to blame."""
@@ -336,13 +356,13 @@ class Rotation:
             if role in scene.served.passwords
         )
 
-    def _put_back(self, former: Generation, live: Generation, roles: Roles) -> None:
+    def _put_back(self, former: Generation, live: Generation, roles: Roles, database: Database) -> None:
         """Have pgpool serve a former set, with these roles, again; nothing when it does already."""
         if live.digest != former.digest:
             self._publish(former.tree, live)
         if not self._is_proven(former.digest):
             self._proof.reload(former.tree)
-            self._proof.retire(roles, roles.check_user)
+            self._proof.retire(roles, roles.check_user, database)
             mark(self._around.run_dir, VERIFIED, former.digest)
 
     # --- while nothing changes ---------------------------------------------------------------------------------------
@@ -370,12 +390,15 @@ class Rotation:
         """Log in with the roles that PostgreSQL did not know when pgpool was given them."""
         database = self._database(desired)
         waiting = {role: why for role, why in self._unproven.items() if role in having.passwords}
-        for role in list(waiting):
-            password = having.passwords[role]
-            direct = self._proof.ask(database, role, password).outcome is Outcome.ACCEPTED
-            if direct and self._proof.login(role, password).outcome is Outcome.ACCEPTED:
-                del waiting[role]
+        for role in list(waiting)[:PROVED_ROLES]:
+            password, why = having.passwords[role], waiting.pop(role)
+            direct = self._proof.ask(database, role, password).outcome
+            if direct is Outcome.ACCEPTED and self._proof.login(role, password).outcome is Outcome.ACCEPTED:
                 self._note.info("rotation.new_role_proved", role=role)
+                continue
+            waiting[role] = why  # behind the others, whose turn is next
+            if direct is Outcome.UNKNOWN:
+                break
         self._unproven = waiting
 
     def _heartbeat(self, desired: Desired, having: Roles) -> tuple[str, ...]:
@@ -385,7 +408,11 @@ class Rotation:
         others = sorted(having.passwords.keys() - self._unproven.keys() - first.keys())
         turn = [others[(self._turn + n) % len(others)] for n in range(min(len(others), PROVED_ROLES))]
         self._turn += PROVED_ROLES
-        outcomes = {role: self._proof.ask(database, role, having.passwords[role]).outcome for role in (*first, *turn)}
+        outcomes: dict[str, Outcome] = {}
+        for role in (*first, *turn):
+            silence = list(outcomes.values())[-_SILENT:] == [Outcome.UNKNOWN] * _SILENT
+            ask = not silence and self._proof.ask(database, role, having.passwords[role])
+            outcomes[role] = ask.outcome if ask else Outcome.UNKNOWN
         # Who could not be asked this time is as bad as before.
         return tuple(
             role
@@ -435,7 +462,8 @@ class Rotation:
     def _invalid(self, error: EntrypointError) -> Status:
         self._around.metrics.applies.labels("invalid").inc()
         problems = error.problems if isinstance(error, ConfigurationError) else ()
-        reason = "; ".join(f"{each.setting} ({each.origin}) {each.what}" for each in problems) or str(error)
+        told = [f"{each.setting} ({each.origin}) {each.what} → {each.remedy}" for each in problems]
+        reason = "; ".join(told) or " ".join(str(error).split())
         return self._conclude(State.INVALID, reason)
 
     def _failed(self, reason: str, *, alarm: bool = False) -> Status:
@@ -448,8 +476,7 @@ class Rotation:
         """The account of this step, which is told once; `due`: seconds until the next step is of use."""
         run_dir, metrics, former = self._around.run_dir, self._around.metrics, self.status
         now = self._around.clock()
-        removals = [since + self._around.options.removal_grace for since in self._gone_since.values()]
-        self._due = min([now + due, *(removal for removal in removals if removal > now)])
+        self._due = min([now + due, *self._removals])
         held = held or {}
         since = former.since
         if (state, reason) != (former.state, former.reason):
@@ -485,6 +512,8 @@ class Rotation:
     def _keep(self, status: Status) -> Status:
         if status != self.status:
             self.status = status
+            if not self._around.write_status:
+                return status
             with suppress(OSError):  # told again at the next change; a full volume stops no rotation
                 status.write(self._around.run_dir)
         return status

@@ -65,6 +65,8 @@ class Surroundings:
     sleep: Callable[[float], None] = time.sleep
     draw: Callable[[float, float], float] = uniform
     """A random number between two: how long to wait."""
+    write_status: bool = True
+    """Whether status.json is ours to write: a single pass leaves it to the sidecar that runs."""
     beat: Callable[[], None] = lambda: None
     """Called whenever there is progress, so that a long step is not taken for a dead one."""
 

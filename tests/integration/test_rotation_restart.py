@@ -171,6 +171,21 @@ def test_a_pool_hba_conf_that_locks_a_role_out_is_named_until_it_is_corrected(st
     assert scene.logins(ROTATED, 3) == {True}
 
 
+def test_a_pool_hba_conf_that_locks_pgpools_own_role_out_is_put_back(start_scene: StartScene) -> None:
+    hba = Volume("PGPOOL_HBA_FILE", {"hba": OPEN}, key="hba")
+    scene = start_scene(prepare=hba)
+    good = scene.pod.generation.name
+    lines = "".join(f"{kind} all {scene.check} {where}reject\n" for kind, where in (("local", ""), ("host", "all ")))
+    hba.write({"hba": lines.encode() + OPEN})
+    scene.sidecar.wait_until_logged("rotation.rolled_back")
+    scene.sidecar.wait_until("degraded")
+    assert scene.pod.generation.name == good
+    assert scene.pgpool.can_log_in(scene.check, CHECK_FORMER)
+    hba.write({"hba": OPEN + b"host all all 127.0.0.2/32 scram-sha-256\n"})
+    scene.wait_in_sync()
+    assert scene.pgpool.can_log_in(scene.check, CHECK_FORMER)
+
+
 def spoiling(pod: Pod, programs: Path, role: str) -> dict[str, str]:
     """An environment in which a reload finds another password of this role than was published."""
     directory = pod.directory / "bin"
