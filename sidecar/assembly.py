@@ -17,14 +17,15 @@ from sidecar.events import Events
 from sidecar.exporter import Exporter
 from sidecar.generation import read_generation
 from sidecar.health import pgpool_live, pgpool_ready
-from sidecar.login import Attempt, QueryError, Rows, Servers, rows_through_pgpool, through_pgpool
+from sidecar.login import Attempt, QueryError, Rows, Servers, check_libpq, rows_through_pgpool, through_pgpool
 from sidecar.loops import Loops, Pulse
 from sidecar.metrics import Metrics
 from sidecar.options import Options
 from sidecar.pcp import Pcp
 from sidecar.pool import Pool
-from sidecar.rotation import Rotation, Surroundings
+from sidecar.rotation import Rotation
 from sidecar.snapshot import COMMAND_SECONDS
+from sidecar.surroundings import Surroundings
 from sidecar.web import Sources, Web, pages
 
 
@@ -32,10 +33,14 @@ class Sidecar:
     """The parts that a command uses; nothing runs before it says so."""
 
     def __init__(self, options: Options, env: Mapping[str, str]) -> None:
-        """Look for pgpool's own programs. Raises ProgramMissingError or ProgramUnusableError."""
+        """Look for all that must be installed. Raises ProgramMissingError or ProgramUnusableError."""
+        check_libpq()
         program = find_program(env)
         if shutil.which("pcp_reload_config", path=env.get("PATH")) is None:
-            raise ProgramMissingError("pcp_reload_config is not on PATH; it belongs to pgpool")
+            raise ProgramMissingError(
+                "pcp_reload_config is not on PATH; it belongs to pgpool\n"
+                "  → install all of pgpool's programs in one directory of PATH"
+            )
         self.events = Events(sys.stderr, "json" if options.log == "json" else "logfmt", lambda: datetime.now(UTC))
         self._options = options
         self._env = env

@@ -20,9 +20,22 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from entrypoint.backends import Backend
+from entrypoint.errors import ProgramUnusableError
 from entrypoint.secret import Secret
 
 Rows = list[dict[str, str]]
+
+
+def check_libpq() -> None:
+    """Raise ProgramUnusableError for a libpq without `require_auth` (the manual: Release 16).
+
+    Without it, a server that asks for the password in clear text gets it.
+    """
+    if (version := pq.version()) < 160000:
+        raise ProgramUnusableError(
+            f"libpq {version // 10000} would tell a server the password in clear text; 16 or newer is needed\n"
+            "  → install psycopg[binary], which brings its own, and do not set PSYCOPG_IMPL"
+        )
 
 
 LOCKED_OUT = "pool_hba.conf does not let the role in"
@@ -242,9 +255,7 @@ _POOL_MEANINGS = {
 
 def _conninfo(parameters: dict[str, str], password: Secret) -> str:
     fixed = {"passfile": os.devnull, "gssencmode": "disable", "application_name": "pgpool-sidecar"}
-    if pq.version() >= 160000:
-        fixed["require_auth"] = "scram-sha-256"
-    return make_conninfo("", password=password.reveal(), **fixed, **parameters)
+    return make_conninfo("", password=password.reveal(), require_auth="scram-sha-256", **fixed, **parameters)
 
 
 def _query_pgpool(

@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -197,6 +198,16 @@ def test_a_server_that_never_answers_is_left_in_time() -> None:
     assert 0.4 < time.monotonic() - began < 1.5
 
 
+def test_no_server_is_told_a_password_in_clear_text() -> None:
+    asks_for_it = b"R" + (8).to_bytes(4) + (3).to_bytes(4)
+    with server_that_says(asks_for_it) as (asks, heard):
+        said = Servers([asks], "postgres", seconds=5).attempt(APP_ROLE, Secret(APP_PASSWORD))
+    assert said == Attempt(UNKNOWN, "node-1: no answer (does not ask for SCRAM)")
+    assert len(heard) == 1, "nobody has asked"
+    assert APP_ROLE.encode() in heard[0]
+    assert APP_PASSWORD.encode() not in heard[0]
+
+
 @pytest.fixture
 def behind(new_server: NewServer) -> PostgresServer:
     """A server for pgpool that the test may spoil."""
@@ -277,6 +288,30 @@ def black_hole() -> Iterator[Backend]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield Backend(name="node-1", host="127.0.0.1", port=listener.getsockname()[1])
+
+
+@contextmanager
+def server_that_says(answer: bytes) -> Iterator[tuple[Backend, list[bytes]]]:
+    """A server that answers every login so; with all that was said to it by each client, once that has gone."""
+    heard: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _address = listener.accept()
+            except OSError:
+                return
+            with client, client.makefile("rb") as words:
+                heard.append(words.read1())
+                client.sendall(answer)
+                heard[-1] += words.read()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield Backend(name="node-1", host="127.0.0.1", port=listener.getsockname()[1]), heard
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
 
 
 @contextmanager

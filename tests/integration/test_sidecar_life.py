@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ import pytest
 from integration.conftest import CHECK_FORMER, FORMER, Scene, StartScene
 from support import proc
 from support.deadline import wait_until
-from support.pgpool_process import complete_environment
+from support.pgpool_process import REPOSITORY, complete_environment
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod, sidecar_command
 from support.ports import free_port
 from support.postgres import NewServer
@@ -333,6 +334,25 @@ def test_without_pgpools_programs_it_says_so(pod: Pod, tmp_path: Path) -> None:
             result = run_to_end(*arguments, environment=own)
             assert result.returncode == 127
             assert missing in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--once",)])
+def test_with_a_libpq_that_tells_passwords_in_clear_text_it_does_not_start(
+    pod: Pod, arguments: tuple[str, ...]
+) -> None:
+    old = "from psycopg import pq; pq.version = lambda: 150018; from sidecar.__main__ import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", old, *arguments],
+        env=complete_environment({"PGPOOL_RUN_DIR": str(pod.run_dir)}, pod.pgpool_bin),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (126, "")
+    assert "libpq 15 would tell a server the password in clear text" in result.stderr
+    assert "→ install psycopg[binary]" in result.stderr
 
 
 def test_wrong_usage_ends_with_64() -> None:
