@@ -95,8 +95,10 @@ class _Files:
 
 def _credentials(users: Directory, problems: Problems) -> Iterator[Credential]:
     for name, content in users.files.items():
-        if _text(os.fsencode(name), "role named by a file", users.path / name, problems) is not None:
-            yield from _credential(name, content, users.path / name, problems)
+        # Not a Path: with thousands of roles, making those takes most of the time.
+        file = f"{users.path}/{name}"
+        if _text(os.fsencode(name), "role named by a file", file, problems) is not None:
+            yield from _credential(name, content, file, problems)
     for directory in users.directories.values():
         for key in ("username", "password"):
             if key not in directory.files and not directory.faults:  # told already: it could not be read
@@ -107,18 +109,18 @@ def _credentials(users: Directory, problems: Problems) -> Iterator[Credential]:
                     "a directory holds `username` and `password`; a role alone is a file",
                 )
         if {"username", "password"} <= set(directory.files):
-            role = _text(directory.files["username"], "`username` of a role", directory.path, problems)
+            role = _text(directory.files["username"], "`username` of a role", str(directory.path), problems)
             if role is not None:
-                yield from _credential(role, directory.files["password"], directory.path / "password", problems)
+                yield from _credential(role, directory.files["password"], f"{directory.path}/password", problems)
 
 
-def _credential(role: str, content: bytes, path: Path, problems: Problems) -> Iterator[Credential]:
+def _credential(role: str, content: bytes, path: str, problems: Problems) -> Iterator[Credential]:
     password = _text(content, f"password of role {role!r}", path, problems)
     if password is not None:
-        yield Credential(role, Secret(password), str(path))
+        yield Credential(role, Secret(password), path)
 
 
-def _text(content: bytes, setting: str, path: Path, problems: Problems) -> str | None:
+def _text(content: bytes, setting: str, path: str, problems: Problems) -> str | None:
     try:
         return text(content)
     except UnicodeDecodeError:

@@ -120,20 +120,18 @@ class Reader:
             directories: dict[str, Directory] = {}
             faults: list[SourceError] = []
             for name, parent in sorted(_entries(descriptor, revision).items()):
-                entry = path / name
-                pinned = parent == revision
-                if not pinned:
-                    self._look_at(entry)
+                if parent != revision:
+                    self._look_at(path / name)
                 try:
                     if not stat.S_ISDIR(os.stat(name, dir_fd=parent).st_mode):
                         files[name] = _read(name, parent)
                     elif depth:
-                        directories[name] = self._subdirectory(entry, name, parent, depth - 1)
+                        directories[name] = self._subdirectory(path / name, name, parent, depth - 1)
                         faults += directories[name].faults
                 except OSError as error:
                     # Listed a moment ago: removed, or not yet given its mode, by a writer at work.
                     self._raced = self._raced or isinstance(error, FileNotFoundError | PermissionError)
-                    faults.append(_explained(entry, error))
+                    faults.append(_explained(path / name, error))
             return Directory(path, files, directories, tuple(faults))
         finally:
             if revision is not None:
