@@ -41,7 +41,7 @@ help:
 #: unit         the tests that need no server
 #: integration  the tests against a real pgpool and PostgreSQL
 #: pgpool       build pgpool, and nothing else
-#: bench        measure; the report is docs/benchmarks.md (make bench >docs/benchmarks.md)
+#: bench        measure; the report is docs/benchmarks.md (make bench >docs/benchmarks.md; ARGS='--only rotation' for a part)
 #: docs         generate docs/settings.md
 #: catalogue    generate entrypoint/catalogues/ from pgpool's source
 #: format       format the Python code, fix what can be fixed
@@ -49,7 +49,7 @@ help:
 #:
 #: variables:   PGPOOL_VERSION=4.6.1        which pgpool (default: newest 4.6 that can be had; see image/releases.tsv)
 #:              PGPOOL_TARBALL=FILE         its tarball, where the network cannot reach the origin
-#:              ARGS='-k tls -x'             more arguments for pytest
+#:              ARGS='-k tls -x'             more arguments for pytest, or for tests/bench/run.py (--help lists them)
 #:              BUILD=DIR                   where everything is built (default: .build)
 
 ifeq ($(shell id -u),0)
@@ -87,7 +87,7 @@ pgpool: setup
 	@$(build_pgpool) --version $(version) $(tarball) --prefix $(prefix)
 
 bench: setup pgpool
-	@$(bin)/python tests/bench/run.py --pgpool-bin $(prefix)/bin
+	@$(bin)/python tests/bench/run.py --pgpool-bin $(prefix)/bin $(ARGS)
 
 endif
 

@@ -236,42 +236,46 @@ PATRONI = Setting(
     default="off",
     repeatable=False,
     shape="`off`, `on` or URLs",
-    help="Where the sidecar asks Patroni for the leader; `on` is `http://HOST:8008` of each backend.",
+    help="Where Patroni can be asked for the leader; `on` is `http://HOST:8008` of each backend. Checked, and not used "
+    "yet.",
 )
 RUN_DIR = Setting(
     name="PGPOOL_RUN_DIR",
     parse=absolute_path,
     default="/run/pgpool",
     shape="directory",
-    help="The one writable directory, in memory, shared with the sidecar: rendered files, sockets, pid file.",
+    help="The one writable directory, in memory, shared with the sidecar: rendered files, sockets, pid file. Like the "
+    "`PGPOOL_SIDECAR_…` below, the sidecar reads it from its own environment; all else it has from there.",
 )
+_OWN = "Read from the sidecar's own environment."
+
 SIDECAR_HTTP = Setting(
     name="PGPOOL_SIDECAR_HTTP",
     parse=_address,
     default=":9719",
     shape="`[host]:port`",
-    help="Where the sidecar serves health and metrics.",
+    help=f"Where the sidecar serves health and metrics. {_OWN}",
 )
 SIDECAR_RESTART = Setting(
     name="PGPOOL_SIDECAR_RESTART",
     parse=_restart,
     default="auto",
     shape="`auto` or `never`",
-    help="Whether the sidecar may restart pgpool for a change that only a restart applies (certificate, key).",
+    help=f"Whether the sidecar may restart pgpool for a change that only a restart applies (certificate, key). {_OWN}",
 )
 SIDECAR_RESTART_SPREAD = Setting(
     name="PGPOOL_SIDECAR_RESTART_SPREAD",
     parse=_duration,
     default="60s",
     shape="duration",
-    help="The span over which the pods of one Deployment spread such restarts.",
+    help=f"The span over which the pods of one Deployment spread such restarts. {_OWN}",
 )
 SIDECAR_REREAD = Setting(
     name="PGPOOL_SIDECAR_REREAD",
     parse=_duration,
     default="10s",
     shape="duration",
-    help="How often the sidecar reads the Secrets again even when nothing told it of a change.",
+    help=f"How often the sidecar reads the Secrets again even when nothing told it of a change. {_OWN}",
 )
 SIDECAR_REMOVAL_GRACE = Setting(
     name="PGPOOL_SIDECAR_REMOVAL_GRACE",
@@ -279,21 +283,23 @@ SIDECAR_REMOVAL_GRACE = Setting(
     default="10min",
     shape="duration",
     help="How long a role's file must have been gone before the sidecar takes the role out of pool_passwd: a Secret "
-    "that is deleted by mistake locks nobody out at once.",
+    f"that is deleted by mistake locks nobody out at once. {_OWN}",
 )
 SIDECAR_DATABASE = Setting(
     name="PGPOOL_SIDECAR_DATABASE",
     parse=_name,
     default="postgres",
     shape="database",
-    help="Where the sidecar logs in to try and to prove passwords; the database named like the role is tried next.",
+    help="Where the sidecar logs in at PostgreSQL to try a password. When the role cannot enter there, or pg_hba.conf "
+    "has no line for it, it tries in this order: the same over TLS, the database named like the role, `postgres`, "
+    f"`template1`. Through pgpool, it always is `postgres`. {_OWN}",
 )
 SIDECAR_LOG = Setting(
     name="PGPOOL_SIDECAR_LOG",
     parse=_log_format,
     default="logfmt",
     shape="`logfmt` or `json`",
-    help="The form of the sidecar's log, one line per transition.",
+    help=f"The form of the sidecar's log, one line per transition. {_OWN}",
 )
 
 TABLE: tuple[Setting[Any], ...] = (
