@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
+from entrypoint.render import MARKER
 from entrypoint.secret import Secret
 from entrypoint.tree import Tree
-from sidecar.generation import marker
+from sidecar.generation import CONF, marker
 from sidecar.login import Attempt
 from sidecar.pcp import HealthChecks, Pcp, PcpError, Process
 
@@ -27,6 +28,7 @@ _ROUNDS = 3
 _CHECK_SECONDS = 15.0
 """For 24 logins of a health check, the number that our defaults allow: 3 s beside the server."""
 _HELD = "failover-held"
+_HOLD = b"\n# Failover is held for a moment, while the health checks take the check role's new password\n"
 
 
 class Pool:
@@ -112,8 +114,8 @@ class Pool:
     def _children(self) -> Mapping[int, Process]:
         return {process.pid: process for process in self._insist(self._pcp.processes)}
 
-    def renew_checks(self) -> tuple[int, ...]:
-        """Have the health checks log in with the password of now, and return the nodes where none succeeded.
+    def renew_checks(self, nodes: int) -> tuple[int, ...]:
+        """Have the checks of the first `nodes` nodes log in with the password of now; return those that did not begin.
 
         A check fetches the password once and then tries it health_check_max_retries times, deaf to reloads
         (establish_persistent_connection, src/main/health_check.c); in the end it detaches the node. But each signal
@@ -123,16 +125,16 @@ class Pool:
         To be called with a configuration by `hold_failover`, which has arrived.
         """
         parameters = self._insist(self._pcp.parameters)
-        nodes = range(self._insist(self._pcp.node_count))
-        if not all("DISALLOW_TO_FAILOVER" in parameters.get(f"backend_flag{node}", "") for node in nodes):
+        held = range(min(nodes, self._insist(self._pcp.node_count)))
+        if not all("DISALLOW_TO_FAILOVER" in parameters.get(f"backend_flag{node}", "") for node in held):
             raise PcpError("pcp_pool_status", "failover is not held", away=False)
-        before = {node: self._checks(node) for node in nodes}
+        before = {node: self._checks(node) for node in held}
         stale = [node for node, checks in before.items() if checks.status != "down" and checks.total_count]
         until = self._clock() + _CHECK_SECONDS
         while stale and self._clock() < until:
             self.reload()
             self._sleep(_PAUSE)
-            stale = [node for node in stale if self._checks(node).success_count == before[node].success_count]
+            stale = [node for node in stale if not _has_ended(before[node], self._checks(node))]
         return tuple(stale)
 
     def stop(self) -> None:
@@ -153,6 +155,11 @@ class Pool:
             self._sleep(_PAUSE)
 
 
+def _has_ended(before: HealthChecks, now: HealthChecks) -> bool:
+    """Whether a check has come to its end: the one that comes next has the password of now."""
+    return (before.success_count, before.last_failure) != (now.success_count, now.last_failure)
+
+
 def _may_stay(before: Process, now: Process) -> bool:
     """Whether a child may have lost the mark: it is neither idle, nor in the session that it was in before."""
     same = now.client_connections == before.client_connections and before.status not in {_WAITING, _CONNECTING}
@@ -160,16 +167,21 @@ def _may_stay(before: Process, now: Process) -> bool:
 
 
 def hold_failover(tree: Tree, nodes: int) -> Tree:
-    """The same configuration, but no node is ever detached; with a marker of its own, `failover-held`.
+    """The same configuration, but none of the first `nodes` nodes is ever detached; with a marker of its own.
 
     It takes a configuration that states every backend_flagN to end this: pgpool keeps what a file does not mention.
     """
     lines = [f"backend_flag{node} = 'DISALLOW_TO_FAILOVER'" for node in range(nodes)]
-    lines.append(f"syslog_ident = '{_HELD}'")
-    addition = "".join(f"{line}\n" for line in lines).encode()
-    return Tree({**tree.files, "pgpool.conf": tree.files["pgpool.conf"] + addition})
+    lines.append(f"{MARKER} = '{_HELD}'")
+    addition = _HOLD + "".join(f"{line}\n" for line in lines).encode()
+    return Tree({**tree.files, CONF: tree.files[CONF] + addition})
 
 
 def holds_failover(tree: Tree) -> bool:
-    """Whether a configuration is one of `hold_failover`'s, left by somebody who died."""
+    """Whether a configuration is one of `hold_failover`'s."""
     return marker(tree) == _HELD
+
+
+def release_failover(tree: Tree) -> Tree:
+    """What a configuration of `hold_failover` was made from."""
+    return Tree({**tree.files, CONF: tree.files[CONF].partition(_HOLD)[0]})

@@ -89,7 +89,10 @@ class Proof:
         begin = self._around.clock()
         refused: tuple[str, str] | None = None
         for round_ in range(_ROUNDS):
-            if round_:
+            if round_ == _ROUNDS - 1:
+                # It may be those who are in a session at each reload.
+                self.replace_children(having, database)
+            elif round_:
                 self._around.sleep(_BETWEEN_ROUNDS_SECONDS)
                 self.reload(tree, anew=True)
             refused = self._round(having, roles)
@@ -117,16 +120,23 @@ class Proof:
                     return role, attempt.reason
         return None
 
-    def renew_checks(self) -> None:
+    def renew_checks(self, nodes: int) -> None:
         """Have pgpool's health checks take the password that it has now. Raises PcpError."""
         begin = self._around.clock()
-        stale = self._around.pgpool.renew_checks()
+        stale = self._around.pgpool.renew_checks(nodes)
         tell = self._around.events.warning if stale else self._around.events.info
-        nodes = ",".join(map(str, stale)) or None
-        tell("rotation.checks_renewed", without_success=nodes, ms=self._around.ms_since(begin))
+        without = ",".join(map(str, stale)) or None
+        tell("rotation.checks_renewed", without_success=without, ms=self._around.ms_since(begin))
 
     def retire(self, having: Roles, role: str, database: Database) -> None:
-        """Retire the children that did not see the reload; `role` still gets in. Raises NotYetError or PcpError.
+        """Retire the children that did not see the reload; `role` still gets in. Raises NotYetError or PcpError."""
+        self.replace_children(having, database)
+        last = self.login(role, having.passwords[role])
+        if last.outcome is not Outcome.ACCEPTED:
+            raise NotYetError(f"role {role!r} could not log in after the former children were retired: {last.reason}")
+
+    def replace_children(self, having: Roles, database: Database) -> None:
+        """Have no idle child left that did not see the reload. Raises NotYetError or PcpError.
 
         Not while the check role cannot log in at PostgreSQL: pgpool looks for its primary on this occasion, and would
         hold every client until it has found it (find_primary_node_repeatedly, src/main/pgpool_main.c).
@@ -137,6 +147,3 @@ class Proof:
         begin = self._around.clock()
         self._around.pgpool.retire()
         self._around.events.info("rotation.retired", ms=self._around.ms_since(begin))
-        last = self.login(role, having.passwords[role])
-        if last.outcome is not Outcome.ACCEPTED:
-            raise NotYetError(f"role {role!r} could not log in after the former children were retired: {last.reason}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from entrypoint.errors import ConfigurationError, EntrypointError, PublishError
+from entrypoint.errors import ConfigurationError, EntrypointError
 from entrypoint.model import CURRENT
 from entrypoint.program import RejectedError
 from entrypoint.publish import BOOTED, VERIFIED, SupersededError, mark, marked, marked_at, publish
@@ -27,7 +27,7 @@ from sidecar.generation import CONF, HBA, PASSWD, Generation, parameters, read_g
 from sidecar.login import LOCKED_OUT, Outcome
 from sidecar.pcp import PcpError
 from sidecar.plan import Held, Plan, Trial, decide, to_try
-from sidecar.pool import hold_failover, holds_failover
+from sidecar.pool import hold_failover, holds_failover, release_failover
 from sidecar.proof import NotYetError, Proof
 from sidecar.restart import RELOADED_ALWAYS, restart_reasons, turn_seconds
 from sidecar.retry import Backoff
@@ -86,7 +86,11 @@ class Rotation:
         self._unproven: Mapping[str, Held] = {}
         self._rejected = rejected_before(around.run_dir)
         """Digests, as shown, of sets that were put back."""
+        self._renewed: str | None = None
+        """The digest with which the health checks began anew."""
         self._restart_since: float | None = None
+        self._stopped: tuple[int, tuple[str, ...]] | None = None
+        """When the pgpool that we stopped last had booted, and what for."""
         self._turn = 0
         self._heartbeat_at = 0.0
         self._refused: tuple[str, ...] = ()
@@ -105,19 +109,7 @@ class Rotation:
         again = self._around.clock() >= self._due
         self._around.metrics.scan_timestamp.set(self._around.now().timestamp())
         try:
-            live = read_generation(self._around.run_dir, CURRENT)
-            desired = None if live is None else self._read(live)
-        except ConfigurationError as error:
-            self._seen = None
-            return self._invalid(error)
-        except (OSError, ValueError):
-            live = desired = None
-        if live is None or desired is None:
-            self._seen = None
-            return self._conclude(State.STARTING, "pgpool-entrypoint has not booted here", due=_BOOT_SECONDS)
-        self.places = desired.resolved.places
-        try:
-            return self._reconcile(desired, live, again=again)
+            return self._step(again=again)
         except (ConfigurationError, RejectedError) as error:
             return self._invalid(error)
         except SupersededError:
@@ -126,8 +118,30 @@ class Rotation:
             return self._failed(str(error), alarm=error.alarm)
         except PcpError as error:
             return self._failed(str(error))
-        except (PublishError, OSError) as error:
+        except (EntrypointError, OSError) as error:
             return self._failed(str(error), alarm=True)
+        except BaseException:
+            # Whatever it is, the next step is to do all of this again, in a while.
+            self._seen = None
+            self._due = self._around.clock() + self._backoff.next()
+            raise
+
+    def _step(self, *, again: bool) -> Status:
+        try:
+            live = read_generation(self._around.run_dir, CURRENT)
+            if live is not None and holds_failover(live.tree):
+                live = self._release(live)
+            desired = None if live is None else self._read(live)
+        except ConfigurationError:
+            self._seen = None
+            raise
+        except (OSError, ValueError):
+            live = desired = None
+        if live is None or desired is None:
+            self._seen = None
+            return self._conclude(State.STARTING, "pgpool-entrypoint has not booted here", due=_BOOT_SECONDS)
+        self.places = desired.resolved.places
+        return self._reconcile(desired, live, again=again)
 
     def _read(self, live: Generation) -> Desired:
         """What the Secrets say now. A certificate that expired while pgpool serves it stops no rotation."""
@@ -307,22 +321,16 @@ class Rotation:
         same_passwords = self._is_proven(live.digest) and live.tree.files[PASSWD] == tree.files[PASSWD]
         if _settings(tree) != _settings(live.tree):
             self._around.dry_run(tree.files[CONF])
-        given = tree
-        if _checks_go_on_with_a_former_password(scene, plan):
-            # With failover allowed, a reload may be the very thing that makes a stuck check detach its node.
-            given = hold_failover(tree, len(scene.desired.resolved.settings.backends))
-        if given.digest != live.digest:
-            self._publish(given, live)
+        if tree.digest != live.digest:
+            self._publish(tree, live)
         if not started_with_it:
-            self._proof.reload(given, anew=given is not tree)
+            # With failover allowed, a reload may be the very thing that makes a stuck check detach its node.
+            self._renew_checks(scene, plan, tree)
+            self._proof.reload(tree)
         roles = _to_prove(plan, scene.served)
-        refusal = self._proof.refusal(plan.roles, roles, given, self._database(scene.desired))
+        refusal = self._proof.refusal(plan.roles, roles, tree, self._database(scene.desired))
         if refusal is not None:
             return refusal
-        if given is not tree:
-            self._proof.renew_checks()
-            self._publish(tree, Generation(given.digest, given))
-            self._proof.reload(tree)
         if self._changed_at is not None:
             self._around.metrics.rotation_duration.observe(self._around.clock() - self._changed_at)
         if not (started_with_it or same_passwords):
@@ -338,6 +346,35 @@ class Rotation:
         self._note.info("rotation.verified", generation=shown(tree.digest), ms=ms)
         self._changed_at = None
         return None
+
+    def _renew_checks(self, scene: _Scene, plan: Plan, tree: Tree) -> None:
+        """When the check role's password has changed: hold failover while pgpool's health checks begin anew.
+
+        They go on with the former password, deaf to reloads, and would detach their node. Another role's password is
+        fetched anew. No client is asked to prove anything meanwhile: a node that dies now waits until the hold ends.
+        """
+        check = plan.roles.check_user
+        changed = scene.served.check_user == check and scene.served.passwords.get(check) != plan.roles.passwords[check]
+        if not changed or self._renewed == tree.digest:
+            return
+        nodes = len(scene.desired.resolved.settings.backends)
+        held = hold_failover(tree, nodes)
+        self._publish(held, Generation(tree.digest, tree))
+        try:
+            self._proof.reload(held, anew=True)
+            self._proof.renew_checks(nodes)
+            self._renewed = tree.digest
+        finally:
+            self._publish(tree, Generation(held.digest, held))
+            with suppress(PcpError, NotYetError):  # if it is lost, the next step sends it again
+                self._proof.reload(tree)
+
+    def _release(self, live: Generation) -> Generation:
+        """End a hold of failover that somebody left who was killed meanwhile."""
+        tree = release_failover(live.tree)
+        self._publish(tree, live)
+        self._proof.reload(tree, anew=True)
+        return Generation(tree.digest, tree)
 
     def _publish(self, tree: Tree, live: Generation) -> None:
         begin = self._around.clock()
@@ -430,6 +467,10 @@ class Rotation:
         if not reasons:
             self._restart_since = None
             return self._keep(replace(status, restart=None))
+        booted = marked_at(self._around.run_dir, BOOTED)
+        if self._stopped is not None and self._stopped[0] < booted and set(reasons) <= set(self._stopped[1]):
+            reason = f"a restart did not apply {', '.join(reasons)}: do both containers run the same image?"
+            return self._conclude(State.DEGRADED, reason)
         if self._restart_since is None:
             self._restart_since = now
             self._note.warning("restart.required", by=",".join(reasons), policy=options.restart)
@@ -444,6 +485,8 @@ class Rotation:
             self._due = min(self._due, turn)
         elif self._would_serve(desired):
             self._note.warning("restart.stopping", by=",".join(reasons))
+            self._stopped = (booted, reasons)
+            self._restart_since = None
             self._around.pgpool.stop()
             self._around.metrics.restarts.labels("configuration").inc()
         else:
@@ -527,16 +570,6 @@ def _changed(plan: Plan, served: Roles) -> list[str]:
         if served.passwords.get(role) != password and role not in plan.unproven
     ]
     return sorted(changed, key=lambda role: role != plan.roles.check_user)
-
-
-def _checks_go_on_with_a_former_password(scene: _Scene, plan: Plan) -> bool:
-    """Whether pgpool's health checks may be trying a password that is no longer good, deaf to reloads.
-
-    That of another role is fetched anew: only a changed password of the same one gets them stuck.
-    """
-    former = scene.served.passwords.get(plan.roles.check_user)
-    changed = scene.served.check_user == plan.roles.check_user and former != plan.roles.passwords[plan.roles.check_user]
-    return changed or holds_failover(scene.live.tree)
 
 
 def _to_prove(plan: Plan, served: Roles) -> Sequence[str]:

@@ -38,8 +38,8 @@ class Pgpool(Protocol):
     def retire(self) -> None:
         """Retire, without ending a session, the children that did not see a reload, and cached connections."""
 
-    def renew_checks(self) -> tuple[int, ...]:
-        """While failover is held, have its health checks take the password of now; the nodes where none succeeded."""
+    def renew_checks(self, nodes: int) -> tuple[int, ...]:
+        """While failover of these nodes is held, have their health checks begin anew; the nodes where none did."""
 
     def stop(self) -> None:
         """Stop it at once, so that the container is restarted."""

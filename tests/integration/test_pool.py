@@ -173,7 +173,7 @@ def test_a_health_check_is_freed_of_a_former_password_before_it_detaches_the_nod
     pool, pcp = pool_of(pod), pcp_of(pod)
     tree = desired(pod)
     serve(pod, pool, hold_failover(tree, 1))
-    assert pool.renew_checks() == ()
+    assert pool.renew_checks(1) == ()
     serve(pod, pool, tree)
 
     before = settled(lambda: pcp.health_checks(0)).success_count
@@ -202,7 +202,7 @@ def test_checks_are_not_touched_while_they_could_detach_a_node(pod: Pod) -> None
     with pod.pgpool() as pgpool:
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
         with pytest.raises(PcpError, match="failover is not held"):
-            pool_of(pod).renew_checks()
+            pool_of(pod).renew_checks(1)
 
 
 class Clock:

@@ -10,14 +10,19 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
+from entrypoint.errors import ProgramUnusableError
 from entrypoint.model import CURRENT
 from entrypoint.publish import BOOTED, VERIFIED, mark, marked, publish
+from entrypoint.tree import Tree
+from sidecar.generation import marker, read_generation
 from sidecar.login import Outcome
+from sidecar.pcp import PcpError
+from sidecar.pool import hold_failover, holds_failover, release_failover
 from sidecar.rotation import HEARTBEAT_SECONDS
 from sidecar.status import STATUS, State
 from support.certificates import Authority
 from support.secret_volume import SecretVolume
-from support.simulation import Child, World
+from support.simulation import Child, Killed, World
 
 CHECK, OLD, NEW = "check old 1%", "n8n old 1%", "n8n new 2%"
 BEFORE = {"sr_check": CHECK, "n8n": OLD}
@@ -955,3 +960,124 @@ def test_a_sidecar_that_is_killed_at_any_moment_is_continued_by_the_next(tmp_pat
 def test_the_fake_pgpool_refuses_what_its_child_has_not_read(world: World) -> None:
     world.pgpool.children = [Child({"n8n": "other 1%"})]
     assert world.faults(BEFORE)
+
+
+# --- failover is held while health checks begin anew -------------------------------------------------------------------
+
+
+def rotate_check_role(world: World) -> None:
+    world.change("sr_check", "check two 100%")
+    world.secret("sr_check", "check two 100%")
+
+
+def held(world: World) -> bool:
+    generation = read_generation(world.run_dir, CURRENT)
+    assert generation is not None
+    return holds_failover(generation.tree)
+
+
+def test_failover_is_held_while_the_checks_are_renewed_and_at_no_other_time(tmp_path: Path) -> None:
+    world = encrypted(tmp_path)
+    seen: list[tuple[str, bool]] = []
+    for seam in ("pgpool.renew_checks", "pgpool.login", "pgpool.retire"):
+        world.seams.on[seam] = lambda seam=seam: seen.append((seam, held(world)))  # type: ignore[misc]
+    rotate_check_role(world)
+    world.step()
+    assert seen[0] == ("pgpool.renew_checks", True)
+    assert {held for seam, held in seen[1:]} == {False}
+    assert {seam for seam, _ in seen[1:]} == {"pgpool.login", "pgpool.retire"}
+    assert not held(world)
+
+
+def test_a_hold_that_a_killed_sidecar_left_is_ended_whatever_the_secrets_say(tmp_path: Path) -> None:
+    world = encrypted(tmp_path)
+
+    def die() -> None:
+        raise Killed("here")
+
+    world.seams.on["pgpool.renew_checks"] = die
+    rotate_check_role(world)
+    world.step()
+    assert not held(world), "on its way out it gives up the hold"
+
+    generation = read_generation(world.run_dir, CURRENT)
+    assert generation is not None
+    publish(hold_failover(generation.tree, 3), world.run_dir)  # as kill -9 leaves it
+    world.seams.on.clear()
+    world.secret("n8n", "")
+    world.new_sidecar()
+    assert world.step().state is State.INVALID
+    assert not held(world)
+
+
+def test_a_hold_ends_when_the_checks_cannot_be_renewed(tmp_path: Path) -> None:
+    world = encrypted(tmp_path)
+
+    def fail() -> None:
+        raise PcpError("pcp_health_check_stats", "no answer", away=True)
+
+    world.seams.on["pgpool.renew_checks"] = fail
+    rotate_check_role(world)
+    assert world.step().state is State.APPLYING
+    assert not held(world)
+    assert world.pgpool.marker == marker(read_tree(world))
+    world.seams.on.clear()
+    assert world.run(20, lambda: world.status.state is State.IN_SYNC)
+
+
+def read_tree(world: World) -> Tree:
+    generation = read_generation(world.run_dir, CURRENT)
+    assert generation is not None
+    return generation.tree
+
+
+def test_releasing_gives_back_what_was_held(tmp_path: Path) -> None:
+    tree = read_tree(encrypted(tmp_path))
+    assert release_failover(hold_failover(tree, 3)) == tree
+    assert holds_failover(hold_failover(tree, 3))
+    assert not holds_failover(tree)
+
+
+# --- what must not repeat, or get lost ----------------------------------------------------------------------------------
+
+
+def test_a_restart_that_does_not_help_is_not_repeated(tmp_path: Path) -> None:
+    world = with_tls(tmp_path, restart_spread=0)
+    before = read_tree(world)
+    SecretVolume(tmp_path / "tls").write(Authority().issue().files())
+    world.step()
+    assert world.pgpool.stops == 1
+    world.boot()
+    stubborn = Tree({**read_tree(world).files, "tls.crt": before.files["tls.crt"], "tls.key": before.files["tls.key"]})
+    publish(stubborn, world.run_dir, booting=True)
+    world.run(1800)
+    assert world.pgpool.stops == 1
+    assert world.status.state is State.DEGRADED
+    assert "a restart did not apply tls.crt, tls.key" in world.status.reason
+
+
+def test_a_tool_that_cannot_be_run_for_a_moment_loses_no_change(tmp_path: Path) -> None:
+    world = encrypted(tmp_path)
+
+    def fail() -> None:
+        raise ProgramUnusableError("pcp_reload_config cannot be executed: Resource temporarily unavailable")
+
+    world.seams.on["pgpool.reload"] = fail
+    rotate(world)
+    assert world.step().state is State.DEGRADED
+    world.seams.on.clear()
+    assert world.run(20, in_sync(world, AFTER))
+
+
+def test_a_bug_in_a_step_loses_no_change(tmp_path: Path) -> None:
+    world = encrypted(tmp_path)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    world.seams.on["pgpool.reload"] = fail
+    rotate(world)
+    with pytest.raises(ZeroDivisionError):
+        world.step()
+    world.seams.on.clear()
+    assert world.run(20, in_sync(world, AFTER))
