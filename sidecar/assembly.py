@@ -3,10 +3,11 @@
 import shutil
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from entrypoint import __version__
+from entrypoint.backends import Backend
 from entrypoint.errors import ProgramMissingError
 from entrypoint.inputs import read_inputs
 from entrypoint.model import CURRENT
@@ -46,11 +47,13 @@ class Sidecar:
         self._env = env
         self._metrics = Metrics(__version__)
         self._access = Access(options.run_dir, env)
+        self._asked: tuple[tuple[Backend, ...], str] = ((), options.database)
+        self._servers = Servers(*self._asked)
         pulse = Pulse()
         around = Surroundings(
             run_dir=options.run_dir,
             env=env,
-            database=Servers,
+            database=self.servers,
             pgpool=Pool(self._pcp(), self._login),
             dry_run=lambda conf: program.dry_run(conf, env),
             options=options,
@@ -62,6 +65,12 @@ class Sidecar:
         self.rotation = Rotation(around)
         self.loops = Loops(self.rotation, pulse, around)
         self._metrics.registry.register(Exporter(self._pcp(COMMAND_SECONDS), self.ask))
+
+    def servers(self, backends: Sequence[Backend], database: str) -> Servers:
+        """The same ones as last time while nothing differs, for they remember who is primary."""
+        if (asked := (tuple(backends), database)) != self._asked:
+            self._asked, self._servers = asked, Servers(*asked)
+        return self._servers
 
     def web(self, address: tuple[str, int]) -> Web:
         """The HTTP server; it has the port when this returns. Raises OSError."""
@@ -87,9 +96,8 @@ class Sidecar:
         if not roles:
             raise QueryError("the password that pgpool has of the check role is not known")
         role = roles.check_user
-        return rows_through_pgpool(
-            run_dir, read_inputs(run_dir).port, role, roles.passwords[role], query, seconds=COMMAND_SECONDS
-        )
+        port, password, databases = read_inputs(run_dir).port, roles.passwords[role], self._servers.databases(role)
+        return rows_through_pgpool(run_dir, port, role, password, query, databases, seconds=COMMAND_SECONDS)
 
     def _pcp(self, seconds: float = 3.0) -> Pcp:
         pcp = Pcp(self._access, self._env, seconds=seconds)
@@ -99,7 +107,7 @@ class Sidecar:
     def _login(self, role: str, password: Secret) -> Attempt:
         """Through the pgpool that booted last."""
         run_dir = self._options.run_dir
-        return through_pgpool(run_dir, read_inputs(run_dir).port, role, password)
+        return through_pgpool(run_dir, read_inputs(run_dir).port, role, password, self._servers.databases(role))
 
     def _status(self) -> Mapping[str, object]:
         return self.rotation.status.document()

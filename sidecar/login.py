@@ -10,7 +10,7 @@ import re
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -82,7 +82,10 @@ class ServerSays:
 
 
 class Servers:
-    """The PostgreSQL servers behind pgpool, asked directly."""
+    """The PostgreSQL servers behind pgpool, asked directly.
+
+    Remembers who is primary, for one that rejects a password while another is away; and where each role gets in.
+    """
 
     def __init__(self, backends: Sequence[Backend], database: str, *, seconds: float = 3.0) -> None:
         """Ask nobody yet.
@@ -96,6 +99,13 @@ class Servers:
         self._database = database
         self._seconds = seconds
         self._primary: str | None = None
+        self._standbys: set[str] = set()
+        self._entered: dict[str, str] = {}
+
+    def databases(self, role: str) -> tuple[str, ...]:
+        """Where to log in as the role: the database that it last got into or, while there is none, all to try."""
+        entered = self._entered.get(role)
+        return (entered,) if entered else _databases(self._database, role)
 
     def attempt(self, role: str, password: Secret) -> Attempt:
         """Whether the primary would accept this password now.
@@ -105,10 +115,20 @@ class Servers:
         said: list[ServerSays] = []
         for backend in sorted(self._backends, key=lambda backend: backend.name != self._primary):
             said.append(self._ask(backend, role, password))
+            self._remember(said[-1])
             if said[-1].answer is Answer.PRIMARY:
-                self._primary = backend.name
                 break
-        return combine(said, self._primary)
+        others = [backend.name for backend in self._backends if backend.name not in self._standbys]
+        return combine(said, self._primary or (others[0] if len(others) == 1 else None))
+
+    def _remember(self, said: ServerSays) -> None:
+        if said.answer is Answer.PRIMARY:
+            self._primary = said.server
+            self._standbys.discard(said.server)
+        elif said.answer is Answer.STANDBY:
+            self._standbys.add(said.server)
+            if self._primary == said.server:
+                self._primary = None
 
     def _ask(self, backend: Backend, role: str, password: Secret) -> ServerSays:
         until = time.monotonic() + self._seconds
@@ -116,12 +136,13 @@ class Servers:
         entered = ""
         refused: Refusal | None = None
         # The further databases and TLS are for pg_hba.conf that lets nobody into the first, or not in plain text.
-        ways = [(database, "disable") for database in (self._database, role, "postgres", "template1")]
-        ways.insert(1, (self._database, "require"))
-        for database, tls in dict.fromkeys(ways):
+        first, *others = dict.fromkeys((*self.databases(role), *_databases(self._database, role)))
+        ways = [(first, "disable"), (first, "require"), *((database, "disable") for database in others)]
+        for database, tls in ways:
             conninfo = _conninfo({**at, "sslmode": tls, "user": role, "dbname": database}, password)
             result = _query(conninfo, "SELECT pg_is_in_recovery()", until)
             if not isinstance(result, Refusal):
+                self._entered[role] = database
                 standby = result[0]["pg_is_in_recovery"] == "t"
                 return ServerSays(backend.name, Answer.STANDBY if standby else Answer.PRIMARY)
             if result.sqlstate in _AFTER_PASSWORD:
@@ -143,7 +164,7 @@ def combine(said: Sequence[ServerSays], primary: str | None) -> Attempt:
 
     Args:
         said: one answer of each server; servers after one that accepts as the primary need not be asked.
-        primary: the server that last answered as the primary.
+        primary: the server that last answered as the primary, or the only one that is not known for a standby.
     """
     reason = "; ".join(map(str, said)) or "there is no server to ask"
     answers = [each.answer for each in said]
@@ -158,37 +179,64 @@ def combine(said: Sequence[ServerSays], primary: str | None) -> Attempt:
     return Attempt(Outcome.UNKNOWN, reason)
 
 
-def through_pgpool(run_dir: Path, port: int, role: str, password: Secret, *, seconds: float = 5.0) -> Attempt:
-    """One fresh login through pgpool as a client would, with a query.
+def _databases(first: str, role: str) -> tuple[str, ...]:
+    """Where to try to log in, in this order: a role may be kept out of all but its own database."""
+    return tuple(dict.fromkeys((first, role, "template1", "postgres")))
 
-    Over the socket in the run directory; over TCP when pool_hba.conf lets nobody in there. Never by a cached
-    connection: those to the database `postgres` are not kept (src/protocol/child.c). What pgpool 4.6 says, always
-    with SQLSTATE XX000 and in English:
+
+def through_pgpool(  # where, who, and how long
+    run_dir: Path,
+    port: int,
+    role: str,
+    password: Secret,
+    databases: Sequence[str] = ("postgres",),
+    *,
+    seconds: float = 5.0,
+) -> Attempt:
+    """One fresh login through pgpool as a client would, with a query, to the first of `databases` that lets it in.
+
+    Over the socket in the run directory; over TCP when pool_hba.conf lets nobody in there. Always, pgpool itself
+    compares the password with pool_passwd. PostgreSQL is asked for new connections: those to `postgres` and `template1`
+    are never kept (src/protocol/child.c), but in another database, one that a client has left may be used again, and
+    the login then says nothing about PostgreSQL, which is to be asked directly. What pgpool 4.6 says, always with
+    SQLSTATE XX000 and in English:
 
     - wrong password: `authentication failed`, `username "…" or password does not exist in backend`;
     - a role without an entry in pool_passwd: `SCRAM authentication failed`, `pool_passwd file does not contain …`;
-    - right for pgpool, refused by PostgreSQL behind it: `backend authentication failed` for the password,
-      `unable to get session context` for the rest (NOLOGIN, connection limit, no right to connect);
+    - right for pgpool, refused by PostgreSQL behind it, for the password or by pg_hba.conf: `backend authentication
+      failed`;
+    - right for both, but PostgreSQL refuses the session (no right to connect, no such database, connection limit,
+      NOLOGIN): `unable to get session context`. So pgpool fails to pass on an error that comes when every node has
+      accepted the password (pool_do_auth, src/auth/pool_auth.c);
     - a backend that cannot be reached: `failed to create a backend connection`; once all are down, 08S01;
     - no free child: nothing, until one is free.
 
-    The first two are REJECTED, all else is UNKNOWN.
+    The first two are REJECTED; a session refused is ACCEPTED, as the password is; all else is UNKNOWN.
     """
-    result = _query_pgpool(run_dir, port, role, password, "SELECT 1", seconds=seconds)
+    at = {"host": str(run_dir), "port": str(port), "user": role}
+    result = _query_pgpool(at, password, databases, "SELECT 1", time.monotonic() + seconds)
     if not isinstance(result, Refusal):
         return Attempt(Outcome.ACCEPTED, "logged in through pgpool")
     return _refused_by_pgpool(role, result)
 
 
-def rows_through_pgpool(
-    run_dir: Path, port: int, role: str, password: Secret, query: str, *, seconds: float
+def rows_through_pgpool(  # noqa: PLR0913  # where, who, what, and how long
+    run_dir: Path,
+    port: int,
+    role: str,
+    password: Secret,
+    query: str,
+    databases: Sequence[str] = ("postgres",),
+    *,
+    seconds: float,
 ) -> list[dict[str, str]]:
     """The rows of one statement after a fresh login as by `through_pgpool`, by column; NULL is an empty text.
 
     In the simple protocol: in the other one, pgpool forwards its own `SHOW POOL_…` to PostgreSQL.
     Raises QueryError when `seconds` do not suffice, too.
     """
-    result = _query_pgpool(run_dir, port, role, password, query, seconds=seconds)
+    at = {"host": str(run_dir), "port": str(port), "user": role}
+    result = _query_pgpool(at, password, databases, query, time.monotonic() + seconds)
     if isinstance(result, Refusal):
         raise QueryError(_refused_by_pgpool(role, result).reason)
     return result
@@ -244,10 +292,13 @@ _POOL_REFUSALS = {
     'username "{}" or password does not exist in backend': "pgpool has another password",
     'pool_passwd file does not contain an entry for "{}"': "pgpool has no entry in pool_passwd",
 }
+_NO_SESSION = "unable to get session context"
+_NOT_BEHIND = "backend authentication failed"
+_NOT_HERE = "client authentication failed"
 _POOL_MEANINGS = {
-    "client authentication failed": LOCKED_OUT,
-    "backend authentication failed": "PostgreSQL refuses the password that pgpool has",
-    "unable to get session context": "PostgreSQL refuses the session",
+    _NO_SESSION: "the password is accepted, but PostgreSQL refuses the session",
+    _NOT_BEHIND: "PostgreSQL refuses the password that pgpool has",
+    _NOT_HERE: LOCKED_OUT,
     "failed to create a backend connection": "pgpool reaches no PostgreSQL",
     "pgpool is not accepting any new connections": "pgpool has no node that is up",
 }
@@ -259,13 +310,28 @@ def _conninfo(parameters: dict[str, str], password: Secret) -> str:
 
 
 def _query_pgpool(
-    run_dir: Path, port: int, role: str, password: Secret, query: str, *, seconds: float
+    at: Mapping[str, str], password: Secret, databases: Sequence[str], query: str, until: float
 ) -> Rows | Refusal:
-    until = time.monotonic() + seconds
-    at = {"port": str(port), "user": role, "dbname": "postgres"}
+    """The rows; else the refusal that says most."""
+    refusals: list[Refusal] = []
+    for database in databases:
+        result = _query_pgpool_in({**at, "dbname": database}, password, query, until)
+        if not isinstance(result, Refusal):
+            return result
+        refusals.append(result)
+        if result.words not in _OF_THE_DATABASE:
+            break
+    return max(refusals, key=lambda each: _OF_THE_DATABASE.get(each.words, 1))
+
+
+_OF_THE_DATABASE = {_NO_SESSION: 2, _NOT_BEHIND: 0, _NOT_HERE: -1}
+"""Refusals that another database may not meet; the more, the further the login came."""
+
+
+def _query_pgpool_in(at: Mapping[str, str], password: Secret, query: str, until: float) -> Rows | Refusal:
     # Not sslmode=prefer: libpq would try again in plain text after any refusal, and tell about that one.
-    result = _query(_conninfo({**at, "host": str(run_dir), "sslmode": "disable"}, password), query, until)
-    for tls, otherwise in (("require", "client authentication failed"), ("disable", "server does not support SSL")):
+    result = _query(_conninfo({**at, "sslmode": "disable"}, password), query, until)
+    for tls, otherwise in (("require", _NOT_HERE), ("disable", "server does not support SSL")):
         if not isinstance(result, Refusal) or otherwise not in result.words:
             break
         result = _query(_conninfo({**at, "host": "127.0.0.1", "sslmode": tls}, password), query, until)
@@ -276,7 +342,8 @@ def _refused_by_pgpool(role: str, refusal: Refusal) -> Attempt:
     for detail, reason in _POOL_REFUSALS.items():
         if refusal.detail == detail.format(role):
             return Attempt(Outcome.REJECTED, reason)
-    return Attempt(Outcome.UNKNOWN, _POOL_MEANINGS.get(refusal.words, refusal.reason))
+    outcome = Outcome.ACCEPTED if refusal.words == _NO_SESSION else Outcome.UNKNOWN
+    return Attempt(outcome, _POOL_MEANINGS.get(refusal.words, refusal.reason))
 
 
 def _query(conninfo: str, query: str, until: float) -> Rows | Refusal:

@@ -19,6 +19,7 @@ from support.certificates import Authority
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod
+from support.ports import free_port
 from support.postgres import HBA, NewServer, PostgresServer
 
 ACCEPTED, REJECTED, UNKNOWN = Outcome.ACCEPTED, Outcome.REJECTED, Outcome.UNKNOWN
@@ -190,6 +191,45 @@ def test_the_primary_of_last_time_is_asked_first_and_alone(server: PostgresServe
         assert servers.attempt(APP_ROLE, Secret(WRONG)).outcome is REJECTED
 
 
+def test_while_another_server_is_away_the_known_primary_still_rejects(server: PostgresServer) -> None:
+    away = Backend(name="node-1", host="127.0.0.1", port=free_port())
+    servers = Servers([away, backend(server, "node-2")], "postgres")
+    assert servers.attempt(APP_ROLE, Secret(WRONG)).outcome is UNKNOWN, "the other one may be the primary"
+    assert servers.attempt(APP_ROLE, Secret(APP_PASSWORD)).outcome is ACCEPTED
+    assert servers.attempt(APP_ROLE, Secret(WRONG)).outcome is REJECTED
+
+
+def test_the_only_server_that_is_no_standby_rejects_as_the_primary(
+    server: PostgresServer, new_server: NewServer
+) -> None:
+    standby = new_server()
+    standby.create_role(APP_ROLE, APP_PASSWORD)
+    standby.stop()
+    (standby.data / "standby.signal").touch()
+    standby.start()
+    servers = Servers([backend(server, "node-1"), backend(standby, "node-2")], "postgres")
+    server.stop()
+    assert servers.attempt(APP_ROLE, Secret(APP_PASSWORD)).outcome is UNKNOWN
+    server.start()
+    standby.stop()
+    assert servers.attempt(APP_ROLE, Secret(WRONG)).outcome is REJECTED
+
+
+def test_a_primary_that_has_become_a_standby_is_believed_no_longer(
+    server: PostgresServer, new_server: NewServer
+) -> None:
+    former = new_server()
+    former.create_role(APP_ROLE, APP_PASSWORD)
+    servers = Servers([backend(former, "node-1"), backend(server, "node-2")], "postgres")
+    assert servers.attempt(APP_ROLE, Secret(APP_PASSWORD)).reason == "node-1: accepted by the primary"
+    former.stop()
+    (former.data / "standby.signal").touch()
+    former.start()
+    server.stop()
+    assert servers.attempt(APP_ROLE, Secret(APP_PASSWORD)).outcome is UNKNOWN
+    assert servers.attempt(APP_ROLE, Secret(WRONG)).outcome is UNKNOWN
+
+
 def test_a_server_that_never_answers_is_left_in_time() -> None:
     with black_hole() as hole:
         began = time.monotonic()
@@ -232,8 +272,10 @@ def pool(behind: PostgresServer, new_pod: NewPod) -> Iterator[tuple[Pod, Pgpool]
         yield pod, pgpool
 
 
-def log_in(pod: Pod, role: str, password: str, *, seconds: float = 5) -> Attempt:
-    return through_pgpool(pod.run_dir, pod.port, role, Secret(password), seconds=seconds)
+def log_in(
+    pod: Pod, role: str, password: str, databases: Sequence[str] = ("postgres",), *, seconds: float = 5
+) -> Attempt:
+    return through_pgpool(pod.run_dir, pod.port, role, Secret(password), databases, seconds=seconds)
 
 
 def test_only_pgpools_own_refusal_of_a_password_is_a_rejection(
@@ -246,7 +288,7 @@ def test_only_pgpools_own_refusal_of_a_password_is_a_rejection(
 
     behind.create_role("limited", PASSWORD)
     behind.sql("ALTER ROLE limited CONNECTION LIMIT 0")
-    assert log_in(pod, "limited", PASSWORD) == Attempt(UNKNOWN, "PostgreSQL refuses the session")
+    assert log_in(pod, "limited", PASSWORD) == NO_SESSION
     behind.alter_password(APP_ROLE, WRONG)
     assert log_in(pod, APP_ROLE, APP_PASSWORD) == Attempt(UNKNOWN, "PostgreSQL refuses the password that pgpool has")
     assert log_in(pod, APP_ROLE, WRONG) == Attempt(REJECTED, "pgpool has another password")
@@ -263,6 +305,85 @@ def test_only_pgpools_own_refusal_of_a_password_is_a_rejection(
     )
     pgpool.stop()
     assert log_in(pod, APP_ROLE, APP_PASSWORD) == Attempt(UNKNOWN, "not reachable")
+
+
+NO_SESSION = Attempt(ACCEPTED, "the password is accepted, but PostgreSQL refuses the session")
+
+
+def test_a_role_without_the_right_to_connect_to_postgres_is_proved_in_a_database_of_its_own(
+    behind: PostgresServer, pool: tuple[Pod, Pgpool]
+) -> None:
+    pod, _ = pool
+    behind.sql("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
+    servers = Servers([backend(behind)], "postgres", seconds=5)
+    to_try = servers.databases(APP_ROLE)
+    assert to_try == ("postgres", APP_ROLE, "template1")
+    assert log_in(pod, APP_ROLE, APP_PASSWORD, to_try) == NO_SESSION
+    assert log_in(pod, APP_ROLE, WRONG, to_try) == Attempt(REJECTED, "pgpool has another password")
+    assert servers.attempt(APP_ROLE, Secret(APP_PASSWORD)).outcome is ACCEPTED
+    assert servers.databases(APP_ROLE) == to_try, "it got in nowhere"
+
+    behind.create_database(APP_ROLE)
+    assert log_in(pod, APP_ROLE, APP_PASSWORD, to_try).reason == "logged in through pgpool"
+    assert log_in(pod, APP_ROLE, WRONG, to_try) == Attempt(REJECTED, "pgpool has another password")
+    assert servers.attempt(APP_ROLE, Secret(APP_PASSWORD)).reason == "node-1: accepted by the primary"
+    assert servers.databases(APP_ROLE) == (APP_ROLE,)
+    assert log_in(pod, APP_ROLE, APP_PASSWORD, servers.databases(APP_ROLE)).outcome is ACCEPTED
+
+
+def test_a_session_that_postgresql_refuses_comes_after_its_consent_to_the_password(
+    behind: PostgresServer, pool: tuple[Pod, Pgpool]
+) -> None:
+    pod, _ = pool
+    behind.sql("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
+    assert log_in(pod, APP_ROLE, APP_PASSWORD) == NO_SESSION
+    behind.alter_password(APP_ROLE, WRONG)
+    said = Attempt(UNKNOWN, "PostgreSQL refuses the password that pgpool has")
+    assert log_in(pod, APP_ROLE, APP_PASSWORD) == said
+    assert log_in(pod, APP_ROLE, APP_PASSWORD, ("postgres", APP_ROLE, "template1")) == said
+
+
+def test_a_role_that_pg_hba_conf_lets_into_its_own_database_only_is_proved_there(
+    behind: PostgresServer, pool: tuple[Pod, Pgpool]
+) -> None:
+    pod, _ = pool
+    behind.create_database(APP_ROLE)
+    (behind.data / "pg_hba.conf").write_text(
+        f"host {APP_ROLE} {APP_ROLE} all scram-sha-256\nhost all {APP_ROLE} all reject\n{HBA}"
+    )
+    behind.sql("SELECT pg_reload_conf()")
+    servers = Servers([backend(behind)], "postgres", seconds=5)
+    wait_until(lambda: log_in(pod, APP_ROLE, APP_PASSWORD).outcome is UNKNOWN, timeout=5, failure=lambda: behind.log)
+    assert log_in(pod, APP_ROLE, APP_PASSWORD, servers.databases(APP_ROLE)).outcome is ACCEPTED
+    assert servers.attempt(APP_ROLE, Secret(APP_PASSWORD)).outcome is ACCEPTED
+    assert servers.databases(APP_ROLE) == (APP_ROLE,)
+    assert servers.attempt(APP_ROLE, Secret(WRONG)).outcome is REJECTED
+
+
+def test_where_a_role_gets_in_one_refusal_of_its_password_is_enough(
+    behind: PostgresServer, pool: tuple[Pod, Pgpool]
+) -> None:
+    """Somebody counts them."""
+    pod, _ = pool
+    servers = Servers([backend(behind)], "postgres", seconds=5)
+    servers.attempt(APP_ROLE, Secret(APP_PASSWORD))
+    behind.alter_password(APP_ROLE, WRONG)
+    log_in(pod, APP_ROLE, APP_PASSWORD, servers.databases(APP_ROLE))
+    assert behind.log.count("password authentication failed") == 1
+
+
+def test_pool_hba_conf_may_let_a_role_into_its_own_database_only(behind: PostgresServer, new_pod: NewPod) -> None:
+    behind.create_database(APP_ROLE)
+    pod = new_pod(behind)
+    rules = f"all sr_check scram-sha-256\nlocal {APP_ROLE} {APP_ROLE} scram-sha-256\n"
+    pod.environment["PGPOOL_HBA_FILE"] = str(pod.write("hba", f"local {rules}"))
+    with pod.pgpool() as pgpool:
+        pgpool.wait_until_logged("successfully started")
+        to_try = ("postgres", APP_ROLE, "template1")
+        assert log_in(pod, APP_ROLE, APP_PASSWORD, to_try).outcome is ACCEPTED
+        assert log_in(pod, APP_ROLE, WRONG, to_try) == Attempt(REJECTED, "pgpool has another password")
+        said = log_in(pod, APP_ROLE, APP_PASSWORD, ("postgres", "template1"))
+        assert said == Attempt(UNKNOWN, "pool_hba.conf does not let the role in")
 
 
 @pytest.mark.parametrize("tls", [False, True])

@@ -174,6 +174,41 @@ def wait_for(sidecar: Sidecar, page: str, status: int) -> None:
     wait_until(there, timeout=60, failure=lambda: f"{page} says {sidecar.get(page)}\n{sidecar.log}")
 
 
+# --- where it logs in ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own_database", [False, True])
+def test_roles_that_may_not_connect_to_postgres_are_rotated(
+    start_scene: StartScene, new_server: NewServer, *, own_database: bool
+) -> None:
+    server = new_server()
+    server.sql("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
+    server.sql("GRANT CONNECT ON DATABASE postgres TO pg_monitor")
+    scene = start_scene(server)
+    if own_database:
+        server.create_database(scene.role)
+    for password in ("a second % password", "a third % password"):
+        scene.rotate(password)
+        scene.wait_in_sync()
+        assert scene.knows(password)
+        assert not scene.knows(FORMER)
+
+
+def test_a_wrong_password_is_known_for_one_while_another_server_is_away(
+    start_scene: StartScene, new_server: NewServer
+) -> None:
+    server = new_server()
+    scene = start_scene(
+        server,
+        PGPOOL_BACKENDS=f"away=127.0.0.1:{free_port()}, here=127.0.0.1:{server.port}",
+        PGPOOL_PARAMS_FAILOVER_ON_BACKEND_ERROR="on",
+    )
+    scene.publish("a % password that PostgreSQL never had")
+    tried = scene.sidecar.wait_until_logged("rotation.tried")
+    assert (tried["new"], tried["old"]) == ("rejected", "accepted")
+    assert "away: no answer" in tried["reason"]
+
+
 # --- HTTP -----------------------------------------------------------------------------------------------------------
 
 
