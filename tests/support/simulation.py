@@ -209,7 +209,7 @@ class FakePgpool:
         for child in idle:
             child.entries, child.retiring = self.read(), False
 
-    def renew_checks(self, nodes: int) -> tuple[int, ...]:
+    def renew_checks(self, nodes: int) -> tuple[int, ...]:  # noqa: ARG002  # the Protocol's
         self._answer("renew_checks")
         return ()
 

@@ -962,7 +962,7 @@ def test_the_fake_pgpool_refuses_what_its_child_has_not_read(world: World) -> No
     assert world.faults(BEFORE)
 
 
-# --- failover is held while health checks begin anew -------------------------------------------------------------------
+# --- failover is held while health checks begin anew ---------------------------------------------------------------
 
 
 def rotate_check_role(world: World) -> None:
@@ -1038,7 +1038,7 @@ def test_releasing_gives_back_what_was_held(tmp_path: Path) -> None:
     assert not holds_failover(tree)
 
 
-# --- what must not repeat, or get lost ----------------------------------------------------------------------------------
+# --- what must not repeat, or get lost ---------------------------------------------------------------------
 
 
 def test_a_restart_that_does_not_help_is_not_repeated(tmp_path: Path) -> None:
