@@ -290,9 +290,9 @@ SIDECAR_DATABASE = Setting(
     parse=_name,
     default="postgres",
     shape="database",
-    help="Where the sidecar logs in at PostgreSQL to try a password. When the role cannot enter there, or pg_hba.conf "
-    "has no line for it, it tries in this order: the same over TLS, the database named like the role, `postgres`, "
-    f"`template1`. Through pgpool, it always is `postgres`. {_OWN}",
+    help="Where the sidecar logs in to try and to prove a password. When the role cannot enter there, or pg_hba.conf "
+    "has no line for it, it tries in this order: the same over TLS, the database named like the role, `template1`, "
+    f"`postgres`. Through pgpool, it first tries the one that PostgreSQL last let the role into. {_OWN}",
 )
 SIDECAR_LOG = Setting(
     name="PGPOOL_SIDECAR_LOG",
