@@ -292,7 +292,7 @@ SIDECAR_DATABASE = Setting(
     shape="database",
     help="Where the sidecar logs in to try and to prove a password. When the role cannot enter there, or pg_hba.conf "
     "has no line for it, it tries in this order: the same over TLS, the database named like the role, `template1`, "
-    f"`postgres`. Through pgpool, it first tries the one that PostgreSQL last let the role into. {_OWN}",
+    f"`postgres`. Through pgpool, it takes the one that PostgreSQL last let the role into. {_OWN}",
 )
 SIDECAR_LOG = Setting(
     name="PGPOOL_SIDECAR_LOG",
