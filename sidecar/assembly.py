@@ -3,6 +3,7 @@
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -33,8 +34,11 @@ from sidecar.web import Sources, Web, pages
 class Sidecar:
     """The parts that a command uses; nothing runs before it says so."""
 
-    def __init__(self, options: Options, env: Mapping[str, str]) -> None:
-        """Look for all that must be installed. Raises ProgramMissingError or ProgramUnusableError."""
+    def __init__(self, options: Options, env: Mapping[str, str], *, write_status: bool = True) -> None:
+        """Look for all that must be installed; `write_status`: status.json is ours, nobody else runs.
+
+        Raises ProgramMissingError or ProgramUnusableError.
+        """
         check_libpq()
         program = find_program(env)
         if shutil.which("pcp_reload_config", path=env.get("PATH")) is None:
@@ -50,16 +54,23 @@ class Sidecar:
         self._asked: tuple[tuple[Backend, ...], str] = ((), options.database)
         self._servers = Servers(*self._asked)
         pulse = Pulse()
+
+        def pause(seconds: float) -> None:
+            # Waiting for PCP may take a minute in all: whoever waits lives.
+            pulse.beat()
+            time.sleep(seconds)
+
         around = Surroundings(
             run_dir=options.run_dir,
             env=env,
             database=self.servers,
-            pgpool=Pool(self._pcp(), self._login),
+            pgpool=Pool(self._pcp(), self._login, sleep=pause),
             dry_run=lambda conf: program.dry_run(conf, env),
             options=options,
             host_name=socket.gethostname(),
             events=self.events,
             metrics=self._metrics,
+            write_status=write_status,
             beat=pulse.beat,
         )
         self.rotation = Rotation(around)
