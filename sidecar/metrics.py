@@ -127,7 +127,7 @@ class Metrics:
         )
         self.tls_cert_not_after_timestamp = LateGauge(
             "pgpool_tls_cert_not_after_timestamp_seconds",
-            "When the certificate that pgpool serves expires, absent without one.",
+            "When the Secret's certificate expires, absent without one.",
             registry,
         )
 

@@ -17,7 +17,7 @@ class State(StrEnum):
     """How pgpool stands to the Secrets."""
 
     STARTING = "starting"
-    """Nothing is known yet: pgpool has not booted, or its answer is awaited."""
+    """pgpool has not booted here."""
     IN_SYNC = "in_sync"
     """pgpool serves what the Secrets say, and logins have proved it."""
     PENDING = "pending"
