@@ -1,8 +1,11 @@
 """The command line of pgpool-sidecar: one of the two places that read the process's environment."""
 
+import errno
 import json
 import os
+import resource
 import signal
+import socket
 import sys
 import threading
 import time
@@ -58,6 +61,8 @@ class NotBootedError(EntrypointError):
 
 def main() -> NoReturn:
     """Run, and exit with the status of errors.ExitCode."""
+    # A core dump would hold every password.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     finish(lambda: run(sys.argv[1:], os.environ), Log(NAME, sys.stderr))
 
 
@@ -83,7 +88,7 @@ def run(arguments: Sequence[str], env: Mapping[str, str]) -> int:
     if chosen.dry_run:
         return _compare(options, env)
     if chosen.once:
-        return _pass(Sidecar(options, env))
+        return _pass(Sidecar(options, env, write_status=False))
     _serve(options, env)
     return ExitCode.OK
 
@@ -93,7 +98,8 @@ def _show(options: Options) -> int:
         sys.stdout.write((options.run_dir / STATUS).read_text())
     except OSError as error:
         raise NotBootedError(
-            f"no status: {error}\n  → start pgpool-sidecar, or set PGPOOL_RUN_DIR to the run directory that it has"
+            f"no status: {_told(error)}\n"
+            "  → start pgpool-sidecar, or set PGPOOL_RUN_DIR to the run directory that it has"
         ) from None
     return ExitCode.OK
 
@@ -104,7 +110,7 @@ def _compare(options: Options, env: Mapping[str, str]) -> int:
         drift = compare(render(desired.resolved.model), options.run_dir)
     except (OSError, ValueError) as error:
         raise NotBootedError(
-            f"{options.run_dir} holds no booted configuration: {error}\n"
+            f"{options.run_dir} holds no booted configuration: {_told(error)}\n"
             "  → share the run directory with the pgpool container, and set PGPOOL_RUN_DIR to it"
         ) from None
     sys.stdout.write(json.dumps(asdict(drift)) + "\n")
@@ -146,15 +152,33 @@ def _serve(options: Options, env: Mapping[str, str]) -> None:
     try:
         web = sidecar.web(options.http)
     except OSError as error:
-        address = ":".join(map(str, options.http))
-        what, remedy = f"cannot listen on {address}: {error.strerror}", "free the port, or choose another"
-        raise ConfigurationError([Problem(SIDECAR_HTTP.name, "setting", what, remedy)]) from None
+        raise ConfigurationError([_cannot_listen(options, error)]) from None
     web.start()
     sidecar.loops.start()
     sidecar.events.info("sidecar.started", version=__version__, run_dir=str(options.run_dir))
     asked.wait()
     sidecar.loops.end()
     sidecar.events.info("sidecar.ended")
+
+
+def _cannot_listen(options: Options, error: OSError) -> Problem:
+    host, port = options.http
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    remedy = "choose another address"
+    if error.errno == errno.EADDRINUSE:
+        remedy = "free the port, or choose another"
+    elif error.errno == errno.EACCES:
+        remedy = "choose a port from 1024 on"
+    elif error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        remedy = f"give an address of this machine, or write :{port} for all that it has"
+    what = f"cannot listen on {address}: {error.strerror}"
+    return Problem(SIDECAR_HTTP.name, options.http_origin, what, remedy)
+
+
+def _told(error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename} does not exist"
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 if __name__ == "__main__":

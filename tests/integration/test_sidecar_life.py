@@ -357,6 +357,25 @@ def test_a_port_that_is_taken_is_told(pod: Pod) -> None:
         result = run_to_end(environment=complete_environment(own, pod.pgpool_bin))
     assert result.returncode == 78
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.stderr
+    assert "PGPOOL_SIDECAR_HTTP (environment)" in result.stderr
+    assert "→ free the port, or choose another" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("192.0.2.1:9719", "Cannot assign requested address"),
+        ("[2001:db8::1]:9719", ""),  # without IPv6, it cannot even be written so
+        ("no.such.host.invalid:9719", ""),  # in the resolver's words
+    ],
+)
+def test_an_address_that_this_machine_does_not_have_is_told(pod: Pod, address: str, what: str) -> None:
+    file = pod.write("address", address)
+    own = {"PGPOOL_RUN_DIR": str(pod.run_dir), "PGPOOL_SIDECAR_HTTP_FILE": str(file)}
+    result = run_to_end(environment=complete_environment(own, pod.pgpool_bin))
+    assert result.returncode == 78
+    assert f"PGPOOL_SIDECAR_HTTP ({file})\n      cannot listen on {address}: {what}" in result.stderr
+    assert "→ give an address of this machine, or write :9719 for all that it has" in result.stderr
 
 
 def test_without_pgpools_programs_it_says_so(pod: Pod, tmp_path: Path) -> None:
@@ -369,6 +388,7 @@ def test_without_pgpools_programs_it_says_so(pod: Pod, tmp_path: Path) -> None:
             result = run_to_end(*arguments, environment=own)
             assert result.returncode == 127
             assert missing in result.stderr
+            assert "\n  → " in result.stderr or "; install it" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [(), ("--once",)])
@@ -411,7 +431,7 @@ def test_status_prints_what_the_sidecar_wrote_and_ends_with_73_without(pod: Pod)
     own = complete_environment({"PGPOOL_RUN_DIR": str(pod.run_dir)}, None)
     result = run_to_end("status", environment=own)
     assert (result.returncode, result.stdout) == (73, "")
-    assert "no status" in result.stderr
+    assert f"no status: {pod.run_dir}/status.json does not exist\n  → " in result.stderr
     with Sidecar(pod) as sidecar:
         sidecar.wait_until("starting")
         result = run_to_end("status", environment=own)
@@ -469,6 +489,13 @@ def test_it_needs_no_more_than_path_run_directory_and_its_port(scene: Scene, tmp
     after = {each.name: each.stat().st_mtime_ns for each in scene.pod.directory.iterdir() if each != scene.pod.run_dir}
     assert {name for name in after.keys() | before.keys() if after.get(name) != before.get(name)} <= {"users", "log-1"}
     assert all(each.lstat().st_uid == os.geteuid() for each in scene.pod.run_dir.iterdir())
+
+
+def test_its_memory_with_all_passwords_is_never_dumped(pod: Pod) -> None:
+    with Sidecar(pod) as sidecar:
+        sidecar.wait_until_logged("sidecar.started")
+        limits = Path(f"/proc/{sidecar.pid}/limits").read_text()
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), limits
 
 
 def test_settings_that_only_the_pgpool_container_has_are_warned_of(pod: Pod) -> None:

@@ -35,6 +35,7 @@ def test_each_is_taken_from_the_environment() -> None:
     assert load_options(env) == Options(
         run_dir=Path("/run/a b 1%"),
         http=("127.0.0.9", 1234),
+        http_origin="environment",
         restart="never",
         restart_spread=300,
         reread=30,
