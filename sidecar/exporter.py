@@ -17,8 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from sidecar.latest import Latest, Seen
-from sidecar.pcp import HealthChecks, Node
-from sidecar.snapshot import CACHE_COUNTERS, CACHE_GAUGES, MESSAGES, STATEMENTS, WAITING, Query, Snapshot, Source, take
+from sidecar.pcp import CONNECTING, WAITING, HealthChecks, Node
+from sidecar.snapshot import CACHE_COUNTERS, CACHE_GAUGES, MESSAGES, STATEMENTS, Query, Snapshot, Source, take
 
 Places = Mapping[int, tuple[str, str, str]]
 """The labels of each node, by its id."""
@@ -34,14 +34,26 @@ _OTHER = "(other)"
 
 _STATES = {
     WAITING: "wait_for_connection",
-    "Connecting": "connecting",
+    CONNECTING: "connecting",
     "Idle": "idle",
     "Idle in transaction": "idle_in_transaction",
     "Execute command": "execute_command",
 }
 _LABELS = ("node_id", "hostname", "port")
-_HEALTH_COUNTERS = ("total_count", "success_count", "fail_count", "skip_count", "retry_count")
-_HEALTH_GAUGES = ("average_retry_count", "max_retry_count", "max_duration", "min_duration", "average_duration")
+_HEALTH_COUNTERS = {
+    "total_count": "Health checks of the node.",
+    "success_count": "Health checks that succeeded.",
+    "fail_count": "Health checks that failed, after all retries.",
+    "skip_count": "Health checks left out, as the node was down.",
+    "retry_count": "Further tries within health checks.",
+}
+_HEALTH_GAUGES = {
+    "average_retry_count": "Further tries within a health check, on average.",
+    "max_retry_count": "Further tries within a health check, at most.",
+    "max_duration": "How long the longest health check took (ms).",
+    "min_duration": "How long the shortest health check took (ms).",
+    "average_duration": "How long a health check takes on average (ms).",
+}
 
 
 class Exporter(Collector):
@@ -152,14 +164,13 @@ def _checks(checks: Sequence[HealthChecks], places: Places) -> Iterator[Metric]:
         lambda check: check.status == "quarantine",
     )
     yield family("pool_nodes_primary", "Whether pgpool writes to this node.", lambda check: check.role == "primary")
-    for name in _HEALTH_COUNTERS:
+    for name, documentation in _HEALTH_COUNTERS.items():
         values: dict[int, float] = {check.node_id: getattr(check, name) for check in checks}
-        yield _per_node(f"pool_health_check_stats_{name}", f"Health checks: {name}.", values, places, counter=True)
-    for name in _HEALTH_GAUGES:
-        unit = " (ms)" if name.endswith("duration") else ""
+        yield _per_node(f"pool_health_check_stats_{name}", documentation, values, places, counter=True)
+    for name, documentation in _HEALTH_GAUGES.items():
         # 0/0 before the first check
         known = {check.node_id: value for check in checks if not math.isnan(value := float(getattr(check, name)))}
-        yield _per_node(f"pool_health_check_stats_{name}", f"Health checks: {name}{unit}.", known, places)
+        yield _per_node(f"pool_health_check_stats_{name}", documentation, known, places)
 
 
 def _nodes(nodes: Sequence[Node]) -> Iterator[Metric]:
@@ -206,19 +217,18 @@ def _is(text: str, yes: str, no: str) -> bool | None:
 def _statistics(stats: Mapping[int, Mapping[str, float]], places: Places) -> Iterator[Metric]:
     if not stats:
         return
-    for name in (*STATEMENTS, *MESSAGES):
-        what = "Statements sent to the node" if name in STATEMENTS else "Messages from the node"
+    for name, documentation in (STATEMENTS | MESSAGES).items():
         values = {node_id: row[name] for node_id, row in stats.items()}
-        yield _per_node(f"pool_backend_stats_{name}", f"{what}: {name}.", values, places, counter=True)
+        yield _per_node(f"pool_backend_stats_{name}", documentation, values, places, counter=True)
 
 
 def _query_cache(cache: Mapping[str, float]) -> Iterator[Metric]:
     if not cache:
         return
-    for name in CACHE_COUNTERS:
-        yield CounterMetricFamily(f"pgpool2_pool_cache_{name}", f"Query cache: {name}.", value=cache[name])
-    for name in CACHE_GAUGES:
-        yield _gauge(f"pool_cache_{name}", f"Query cache: {name}.", cache[name])
+    for name, documentation in CACHE_COUNTERS.items():
+        yield CounterMetricFamily(f"pgpool2_pool_cache_{name}", documentation, value=cache[name])
+    for name, documentation in CACHE_GAUGES.items():
+        yield _gauge(f"pool_cache_{name}", documentation, cache[name])
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

@@ -18,6 +18,8 @@ RELOADS = ("success", "failure")
 APPLIES = ("applied", "noop", "held", "invalid", "failed")
 STAGES = ("backend", "pgpool")
 LOGINS = ("accepted", "rejected", "unknown")
+ROLLBACKS = ("refused",)
+RESTARTS = ("configuration",)
 MODES = ("inotify", "poll")
 
 
@@ -90,7 +92,8 @@ class Metrics:
         )
         self.last_verified_timestamp = late(
             "last_verified_timestamp_seconds",
-            "When every password that pgpool serves was last proved by logins, absent until then.",
+            "When logins through pgpool last proved a set that it was given: as the changed roles (16 at most), or as "
+            "the check role when none had changed. Absent until then; while nothing changes, it stays.",
         )
         self.pending_since_timestamp = gauge(
             "pending_since_timestamp_seconds",
@@ -100,7 +103,9 @@ class Metrics:
             "held_credentials", "Roles for which pgpool keeps an older password than mounted."
         )
         self.rejected_credentials = gauge("rejected_credentials", "Roles whose mounted password PostgreSQL refuses.")
-        self.rollbacks = counter("rollbacks_total", "Returns to the generation before.", ("reason",))
+        self.rollbacks = counter(
+            "rollbacks_total", "Returns to the generation before, for logins that pgpool refused.", ("reason",)
+        )
         self.secret_last_change_timestamp = late(
             "secret_last_change_timestamp_seconds", "When a change of the inputs was last seen, absent until one was."
         )
@@ -138,6 +143,10 @@ class Metrics:
         for stage in STAGES:
             for result in LOGINS:
                 self.verifications.labels(stage, result)
+        for reason in ROLLBACKS:
+            self.rollbacks.labels(reason)
+        for reason in RESTARTS:
+            self.restarts.labels(reason)
         self.pending_since_timestamp.set(math.nan)
         self.build_info.labels(version).set(1)
 

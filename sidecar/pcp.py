@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 Record = Mapping[str, str]
 
+WAITING, CONNECTING = "Wait for connection", "Connecting"
+"""What Process.status says of a child without a client (src/utils/pool_process_reporting.c)."""
+
 _SUCCESS = "Command Successful"
 _AWAY = ("connection to ", "unable to read data from socket", "sending data to backend failed")
 """How libs/pcp/pcp.c says that nobody is there, or that PCP was restarted in the middle of a command."""

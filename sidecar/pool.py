@@ -11,7 +11,7 @@ from entrypoint.secret import Secret
 from entrypoint.tree import Tree
 from sidecar.generation import CONF, marker
 from sidecar.login import Attempt
-from sidecar.pcp import HealthChecks, Pcp, PcpError, Process
+from sidecar.pcp import CONNECTING, WAITING, HealthChecks, Pcp, PcpError, Process
 
 T = TypeVar("T")
 
@@ -22,8 +22,6 @@ refused until pgpool has carried out a reload, hence several."""
 _RELOAD_SECONDS = 2.0
 _PAUSE = 0.1
 """Seconds between two looks."""
-_WAITING, _CONNECTING = "Wait for connection", "Connecting"
-"""What a child does (src/utils/pool_process_reporting.c)."""
 _ROUNDS = 3
 _CHECK_SECONDS = 15.0
 """For 24 logins of a health check, the number that our defaults allow: 3 s beside the server."""
@@ -81,9 +79,10 @@ class Pool:
 
         A child that is in a session during a reload never reads pool_passwd again (pool_process_query.c). Attaching a
         node that is not defined marks all children for a restart, and changes nothing else (failover(), pgpool_main.c).
-        They heed the mark when they are about to wait for a client; a reload wakes those that wait already. New logins
-        are held for about a second, no session is cut. Only a child that is just letting a client in takes the mark
-        away and stays (child.c): for such ones all is done once more.
+        They heed the mark when they are about to wait for a client; a reload wakes those that wait already. No
+        session is cut, but for about a second new logins and the next statements of busy sessions wait: those look only
+        once a second whether failover is over (wait_for_failover_to_finish, pool_query_context.c). Only a child that is
+        just letting a client in takes the mark away and stays (child.c): for such ones all is done once more.
         """
         for _ in range(_ROUNDS):
             before = self._children()
@@ -106,7 +105,7 @@ class Pool:
             while self._clock() < again:
                 self._sleep(_PAUSE)
                 now = self._children()
-                if before.keys() - now or not any(child.status == _WAITING for child in before.values()):
+                if before.keys() - now or not any(child.status == WAITING for child in before.values()):
                     return now
             if self._clock() >= until:
                 raise PcpError("pcp_attach_node", "no child was replaced", away=False)
@@ -162,8 +161,8 @@ def _has_ended(before: HealthChecks, now: HealthChecks) -> bool:
 
 def _may_stay(before: Process, now: Process) -> bool:
     """Whether a child may have lost the mark: it is neither idle, nor in the session that it was in before."""
-    same = now.client_connections == before.client_connections and before.status not in {_WAITING, _CONNECTING}
-    return now.status != _WAITING and not same
+    same = now.client_connections == before.client_connections and before.status not in {WAITING, CONNECTING}
+    return now.status != WAITING and not same
 
 
 def hold_failover(tree: Tree, nodes: int) -> Tree:

@@ -1,12 +1,12 @@
 """What pgpool says about itself at one time: asked by PCP where that can answer, else by SQL, and within limits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from entrypoint.errors import EntrypointError
 from sidecar.login import QueryError
-from sidecar.pcp import HealthChecks, Node, PcpError, Process
+from sidecar.pcp import WAITING, HealthChecks, Node, PcpError, Process
 
 Query = Callable[[str], Sequence[Mapping[str, str]]]
 """Runs one statement in the simple protocol (pgpool forwards SHOW POOL_… otherwise) as the check role, within
@@ -20,21 +20,33 @@ NODES_SECONDS = 2.0
 _BEGIN_SECONDS = 2.0
 """No question begins later than this after the first: with COMMAND_SECONDS, a snapshot takes up to 5 s."""
 
-WAITING = "Wait for connection"
-"""The status of a child without a client (src/utils/pool_process_reporting.c)."""
-
-STATEMENTS = ("select_cnt", "insert_cnt", "update_cnt", "delete_cnt", "ddl_cnt", "other_cnt")
-MESSAGES = ("panic_cnt", "fatal_cnt", "error_cnt")
-CACHE_COUNTERS = ("num_cache_hits", "num_selects")
-CACHE_GAUGES = (
-    "cache_hit_ratio",
-    "num_hash_entries",
-    "used_hash_entries",
-    "num_cache_entries",
-    "used_cache_entries_size",
-    "free_cache_entries_size",
-    "fragment_cache_entries_size",
-)
+STATEMENTS = {
+    "select_cnt": "SELECTs sent to the node.",
+    "insert_cnt": "INSERTs sent to the node.",
+    "update_cnt": "UPDATEs sent to the node.",
+    "delete_cnt": "DELETEs sent to the node.",
+    "ddl_cnt": "CREATE, ALTER, DROP and their like sent to the node.",
+    "other_cnt": "Statements of any other kind sent to the node.",
+}
+MESSAGES = {
+    "panic_cnt": "PANICs that the node answered with.",
+    "fatal_cnt": "FATAL errors that the node answered with.",
+    "error_cnt": "Errors that the node answered with.",
+}
+CACHE_COUNTERS = {
+    "num_cache_hits": "SELECTs answered from the query cache.",
+    "num_selects": "SELECTs that the query cache did not have.",
+}
+CACHE_GAUGES = {
+    "cache_hit_ratio": "The share of SELECTs answered from the query cache, 0 to 1.",
+    "num_hash_entries": "Places in the query cache's index.",
+    "used_hash_entries": "Places in the query cache's index that are taken.",
+    "num_cache_entries": "Results in the query cache.",
+    "used_cache_entries_size": "Bytes of the query cache that are taken.",
+    "free_cache_entries_size": "Bytes of the query cache that are free.",
+    "fragment_cache_entries_size": "Bytes of the query cache that are lost to fragmentation.",
+}
+"""The columns of SHOW POOL_BACKEND_STATS and SHOW POOL_CACHE that are numbers, and what they count."""
 
 _HOST = "backend_hostname"
 
@@ -137,5 +149,5 @@ def _cache(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
     return _numbers(row, (*CACHE_COUNTERS, *CACHE_GAUGES))
 
 
-def _numbers(row: Mapping[str, str], names: Sequence[str]) -> dict[str, float]:
+def _numbers(row: Mapping[str, str], names: Iterable[str]) -> dict[str, float]:
     return {name: float(row[name]) for name in names}

@@ -51,15 +51,15 @@ FROM_THE_START = {
     "pgpool_reloader_rotation_duration_seconds_bucket",
     "pgpool_reloader_rotation_duration_seconds_count",
     "pgpool_reloader_rotation_duration_seconds_sum",
+    "pgpool_reloader_rollbacks_total",
     "pgpool_reloader_restart_required",
+    "pgpool_reloader_restarts_total",
     "pgpool_reloader_watch_events_total",
     "pgpool_reloader_watch_errors_total",
     "pgpool_reloader_build_info",
 }
 
 WITH_AN_EVENT = {
-    "pgpool_reloader_rollbacks_total",
-    "pgpool_reloader_restarts_total",
     "pgpool_reloader_watch_mode",
     "pgpool_pcp_calls_total",
 }
@@ -80,8 +80,8 @@ def test_every_name_appears_once_it_has_something_to_say(metrics: Metrics) -> No
     metrics.secret_last_change_timestamp.set(1.5e9)
     metrics.scan_timestamp.set(1.5e9)
     metrics.tls_cert_not_after_timestamp.set(1.6e9)
-    metrics.rollbacks.labels(reason="rejected").inc()
-    metrics.restarts.labels(reason="certificate").inc()
+    metrics.rollbacks.labels(reason="refused").inc()
+    metrics.restarts.labels(reason="configuration").inc()
     metrics.watching("inotify")
     metrics.pcp_called("pcp_node_count", "ok")
     assert names(metrics) == FROM_THE_START | LATE | WITH_AN_EVENT
@@ -97,6 +97,8 @@ def test_known_results_are_counted_from_zero(metrics: Metrics) -> None:
     for stage in ("backend", "pgpool"):
         assert value(metrics, "pgpool_reloader_verify_total", stage=stage, result="rejected") == 0
     assert value(metrics, "pgpool_reloader_reloads_total", result="failure") == 0
+    assert value(metrics, "pgpool_reloader_rollbacks_total", reason="refused") == 0
+    assert value(metrics, "pgpool_reloader_restarts_total", reason="configuration") == 0
 
 
 def test_one_way_of_watching_is_in_use(metrics: Metrics) -> None:
