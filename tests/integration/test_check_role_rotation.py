@@ -99,7 +99,7 @@ def play(scene: Scene) -> list[str]:
             never.wait(BETWEEN)  # the time itself is what is tested
             scene.second()
             verified = sidecar.wait_until_logged("rotation.verified", count=2, timeout=90)
-            sidecar.wait_until("in_sync")
+            sidecar.wait_until("in_sync", timeout=90)  # PostgreSQL is asked again after a minute at most
             never.wait(AFTERWARDS)
             status, (_, metrics) = sidecar.status(), sidecar.get("/metrics")
         wait_until(lambda: pgpool.can_log_in(APP_ROLE, APP_PASSWORD), timeout=5, failure=lambda: pgpool.log)
