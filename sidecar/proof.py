@@ -36,6 +36,8 @@ class Proof:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
+        self._sent_for: str | None = None
+        """The digest of what pgpool was last seen to have taken from a reload of ours."""
 
     def ask(self, database: Database, role: str, password: Secret) -> Attempt:
         """One login directly at PostgreSQL."""
@@ -60,14 +62,17 @@ class Proof:
         around, metrics = self._around, self._around.metrics
         begin = around.clock()
         try:
-            if not anew and around.pgpool.arrived(marker(tree)):
+            # That it has arrived proves nothing alone: PCP reads the file when it is next asked, after any reload.
+            if not anew and self._sent_for == tree.digest and around.pgpool.arrived(marker(tree)):
                 return
+            self._sent_for = None
             around.pgpool.reload()
             self._await_arrival(marker(tree), begin + _ARRIVAL_SECONDS)
         except (PcpError, NotYetError):
             metrics.reloads.labels("failure").inc()
             metrics.last_reload_successful.set(0)
             raise
+        self._sent_for = tree.digest
         metrics.reloads.labels("success").inc()
         metrics.last_reload_successful.set(1)
         metrics.last_reload_success_timestamp.set(around.now().timestamp())

@@ -1081,3 +1081,16 @@ def test_a_bug_in_a_step_loses_no_change(tmp_path: Path) -> None:
         world.step()
     world.seams.on.clear()
     assert world.run(20, in_sync(world, AFTER))
+
+
+def test_a_set_that_seems_to_have_arrived_before_any_reload_is_reloaded_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PCP reads the file when it is next asked after a reload: which may be a file that was published later."""
+    world = encrypted(tmp_path)
+    monkeypatch.setattr(world.pgpool, "arrived", lambda _: True)
+    before = world.pgpool.reloads
+    rotate(world)
+    world.step()
+    assert world.pgpool.reloads > before
+    assert world.faults(AFTER) == []
