@@ -64,7 +64,7 @@ class Pool:
     def arrived(self, marker: str) -> bool:
         """Whether the generation with this marker is in force; no, while PCP is away."""
         try:
-            return self._pcp.parameters().get("syslog_ident") == marker
+            return self._pcp.parameters().get(MARKER) == marker
         except PcpError as error:
             if error.away:
                 return False

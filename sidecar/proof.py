@@ -12,6 +12,7 @@ from sidecar.desired import Roles
 from sidecar.generation import marker
 from sidecar.login import LOCKED_OUT, Attempt, Outcome
 from sidecar.pcp import PcpError
+from sidecar.status import shown
 from sidecar.surroundings import Database, Surroundings
 
 LOGINS = 3
@@ -76,7 +77,7 @@ class Proof:
         metrics.reloads.labels("success").inc()
         metrics.last_reload_successful.set(1)
         metrics.last_reload_success_timestamp.set(around.now().timestamp())
-        around.events.info("rotation.reloaded", generation=tree.digest[:12], ms=around.ms_since(begin))
+        around.events.info("rotation.reloaded", generation=shown(tree.digest), ms=around.ms_since(begin))
 
     def _await_arrival(self, mark: str, until: float) -> None:
         while not self._around.pgpool.arrived(mark):

@@ -5,10 +5,9 @@ where it was. Three symlinks are its memory: `current` is what pgpool was given 
 to work with, `booted` what it was started with.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,27 +21,22 @@ from entrypoint.render import render
 from entrypoint.secret import Secret
 from entrypoint.tls import FILES
 from entrypoint.tree import Tree
+from sidecar.account import Account
 from sidecar.desired import Desired, Roles, read_desired
 from sidecar.generation import CONF, HBA, PASSWD, Generation, parameters, read_generation
+from sidecar.heartbeat import HEARTBEAT_SECONDS, ROLES, SILENT, Heartbeat
 from sidecar.login import LOCKED_OUT, Outcome
 from sidecar.pcp import PcpError
 from sidecar.plan import Held, Plan, Trial, decide, to_try
 from sidecar.pool import hold_failover, holds_failover, release_failover
 from sidecar.proof import NotYetError, Proof
-from sidecar.restart import RELOADED_ALWAYS, restart_reasons, turn_seconds
+from sidecar.restart import RELOADED_ALWAYS, restart_reasons
+from sidecar.restarter import Restarter
 from sidecar.retry import Backoff
-from sidecar.status import Restart, State, Status, rejected_before, shown
+from sidecar.status import State, Status, shown
 from sidecar.surroundings import Database, Surroundings
 
-__all__ = ["Rotation", "Surroundings"]
-
-PROVED_ROLES = 16
-"""With more roles changed at once, only the first so many are proved through pgpool; each takes a client slot."""
-HEARTBEAT_SECONDS = 300.0
 _BOOT_SECONDS = 1.0
-_REMEMBERED = 8
-_SILENT = 3
-"""After so many passwords that PostgreSQL could not be asked about, it is not asked about the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +61,13 @@ class Rotation:
         self._note = around.events
         self._proof = Proof(around)
         self._backoff = Backoff(around.draw)
-        # A sidecar that was restarted in the midst of a good time need not see another one to be ready.
-        settled = marked_at(around.run_dir, VERIFIED) > marked_at(around.run_dir, BOOTED) > 0
-        self.status = Status(state=State.STARTING, settled=settled)
+        self._account = Account(around)
+        self._heartbeat = Heartbeat(around, self._proof)
+        self._restarter = Restarter(around, self._proof, self._account, self._backoff)
         self.places: frozenset[Path] = frozenset()
         """Every file and directory that the last good reading looked at."""
         self._seen: tuple[str, str, int] | None = None
         """What the last step began with: digests wanted and live, and the time of the boot."""
-        self._wanted: str | None = None
         self._changed_at: float | None = None
         """Since when a change waits for its proof."""
         self._due = 0.0
@@ -83,17 +76,13 @@ class Rotation:
         self._gone_since: dict[str, float] = {}
         self._removals: list[float] = []
         """When a role is next to be removed."""
-        self._unproven: Mapping[str, Held] = {}
-        self._rejected = rejected_before(around.run_dir)
-        """Digests, as shown, of sets that were put back."""
         self._renewed: str | None = None
         """The digest with which the health checks began anew."""
-        self._restart_since: float | None = None
-        self._stopped: tuple[int, tuple[str, ...]] | None = None
-        """When the pgpool that we stopped last had booted, and what for."""
-        self._turn = 0
-        self._heartbeat_at = 0.0
-        self._refused: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """The account of the last step."""
+        return self._account.status
 
     @property
     def key(self) -> Secret | None:
@@ -167,30 +156,31 @@ class Rotation:
         if seen != self._seen:
             self._backoff.reset()
             self._seen = seen
-        if wanted.digest != self._wanted:
-            self._wanted = wanted.digest
-            self._changed(wanted, live)
+        if wanted.digest != self._account.wanted:
+            self._account.wanted = wanted.digest
+            self._tell_change(wanted, live)
             self._tell_expiry(model.tls)
         scene = self._look(desired, live)
         if scene is None:
-            status = self._conclude(State.PENDING, "PGPOOLKEYFILE has changed: only a restart applies a new key")
-            return self._restart(("PGPOOLKEYFILE",), desired, status, fit=True)
+            self._conclude(State.PENDING, "PGPOOLKEYFILE has changed: only a restart applies a new key")
+            return self._restart(("PGPOOLKEYFILE",), desired, fit=True)
         trials = self._try(scene)
         plan = decide(scene.served, desired.roles, trials, self._leaving(scene))
-        tree = desired.tree(plan.roles, scene.key)
+        as_wanted = plan.roles == desired.roles and scene.key == model.key
+        tree = wanted if as_wanted else desired.tree(plan.roles, scene.key)
         served = self._serve(scene, plan, tree)
         if served:
-            status = self._settle(desired, plan)
+            self._settle(desired, plan)
         else:
-            status = self._conclude(State.DEGRADED, "logins through pgpool failed with this set; it was put back")
+            self._conclude(State.DEGRADED, "logins through pgpool failed with this set; it was put back")
         reasons = restart_reasons(scene.booted.tree, tree, desired.catalogue)
         if scene.key != model.key:
             reasons = ("PGPOOLKEYFILE", *reasons)
-        return self._restart(reasons, desired, status, fit=served and not plan.held)
+        return self._restart(reasons, desired, fit=served and not plan.held)
 
     # --- what the Secrets say, and what PostgreSQL says to that ------------------------------------------------------
 
-    def _changed(self, wanted: Tree, live: Generation) -> None:
+    def _tell_change(self, wanted: Tree, live: Generation) -> None:
         if wanted.digest == live.digest:
             return
         self._changed_at = self._around.clock()
@@ -222,7 +212,7 @@ class Rotation:
         passwords = {
             role: password
             for role, password in served.passwords.items()
-            if role not in self._unproven or desired.roles.passwords.get(role) == password
+            if role not in self._heartbeat.unproven or desired.roles.passwords.get(role) == password
         }
         served = Roles(passwords, served.check_user)
         return _Scene(desired=desired, live=live, verified=verified, booted=booted, key=key, served=served)
@@ -233,7 +223,7 @@ class Rotation:
         trials: dict[str, Trial] = {}
         silent = 0
         for role in to_try(served, wanted):
-            if silent >= _SILENT:
+            if silent >= SILENT:
                 trials[role] = Trial(None, Outcome.UNKNOWN, "PostgreSQL gave no answer about others")
                 continue
             begin = self._around.clock()
@@ -274,7 +264,7 @@ class Rotation:
         Raises NotYetError, PcpError and what publishing raises when that is not certain yet.
         """
         former = self._way_back(scene, tree)
-        if former is not None and shown(tree.digest) in self._rejected:
+        if former is not None and self._account.is_rejected(tree.digest):
             self._put_back(former, scene.live, scene.served, self._database(scene.desired))
             return False
         if scene.live.digest == tree.digest and self._is_proven(scene.live.digest):
@@ -291,7 +281,7 @@ class Rotation:
             raise NotYetError(f"{why}; there is no former set to put back", alarm=True)
         if not self._former_passwords_work(scene, plan):
             raise NotYetError(f"{why}; former passwords are no longer good, so nothing is put back", alarm=True)
-        self._rejected = (*self._rejected, shown(tree.digest))[-_REMEMBERED:]
+        self._account.reject(tree.digest)
         self._around.metrics.rollbacks.labels("refused").inc()
         self._note.error(
             "rotation.rolled_back", generation=shown(former.digest), rejected=shown(tree.digest), reason=why
@@ -336,10 +326,9 @@ class Rotation:
         if not (started_with_it or same_passwords):
             self._proof.retire(plan.roles, roles[0], self._database(scene.desired))
         mark(run_dir, VERIFIED, tree.digest)
-        self._rejected = tuple(each for each in self._rejected if each != shown(tree.digest))
-        self._unproven = {**self._unproven, **plan.unproven}
-        if self._refused:  # who was refused may be no longer
-            self._heartbeat_at = 0.0
+        self._account.prove(tree.digest)
+        self._heartbeat.unproven = {**self._heartbeat.unproven, **plan.unproven}
+        self._heartbeat.hasten()
         self._around.metrics.applies.labels("applied").inc()
         self._around.metrics.last_verified_timestamp.set(self._around.now().timestamp())
         ms = self._around.ms_since(self._changed_at)
@@ -389,7 +378,7 @@ class Rotation:
         database = self._database(scene.desired)
         return all(
             self._proof.ask(database, role, scene.served.passwords[role]).outcome is Outcome.ACCEPTED
-            for role in _changed(plan, scene.served)
+            for role in _changed_roles(plan, scene.served)
             if role in scene.served.passwords
         )
 
@@ -402,105 +391,36 @@ class Rotation:
             self._proof.retire(roles, roles.check_user, database)
             mark(self._around.run_dir, VERIFIED, former.digest)
 
-    # --- while nothing changes ---------------------------------------------------------------------------------------
+    # --- the end of a step -------------------------------------------------------------------------------------------
 
     def _settle(self, desired: Desired, plan: Plan) -> Status:
         """The state once pgpool has what was planned; asks now and then whether PostgreSQL still agrees."""
-        self._ask_about_new_roles(desired, plan.roles)
+        database, heartbeat = self._database(desired), self._heartbeat
+        heartbeat.ask_about_new_roles(database, plan.roles)
+        if not plan.held:
+            heartbeat.beat(database, plan.roles)
+        heartbeat.forget(plan.roles)
         alarms = [role for role, each in plan.held.items() if each.alarm]
-        if not plan.held and self._around.clock() >= self._heartbeat_at:
-            self._heartbeat_at = self._around.clock() + HEARTBEAT_SECONDS
-            self._refused = self._heartbeat(desired, plan.roles)
-        self._refused = tuple(role for role in self._refused if role in plan.roles.passwords)
-        self._around.metrics.rejected_credentials.set(len({*alarms, *self._refused}))
-        due = self._backoff.next() if plan.held or self._unproven else HEARTBEAT_SECONDS
+        self._around.metrics.rejected_credentials.set(len({*alarms, *heartbeat.refused}))
+        due = self._backoff.next() if plan.held or heartbeat.unproven else HEARTBEAT_SECONDS
         if plan.held:
             self._around.metrics.applies.labels("held").inc()
             reason = "; ".join(f"role {role!r}: {each.reason}" for role, each in plan.held.items())
             return self._conclude(State.DEGRADED if alarms else State.PENDING, reason, due=due, held=plan.held)
-        if self._refused:
-            reason = f"PostgreSQL does not accept the Secret's password of {', '.join(map(repr, self._refused))}"
+        if heartbeat.refused:
+            reason = f"PostgreSQL does not accept the Secret's password of {', '.join(map(repr, heartbeat.refused))}"
             return self._conclude(State.DEGRADED, reason, due=due)
         return self._conclude(State.IN_SYNC, due=due)
 
-    def _ask_about_new_roles(self, desired: Desired, having: Roles) -> None:
-        """Log in with the roles that PostgreSQL did not know when pgpool was given them."""
-        database = self._database(desired)
-        waiting = {role: why for role, why in self._unproven.items() if role in having.passwords}
-        for role in list(waiting)[:PROVED_ROLES]:
-            password, why = having.passwords[role], waiting.pop(role)
-            direct = self._proof.ask(database, role, password).outcome
-            if direct is Outcome.ACCEPTED and self._proof.login(role, password).outcome is Outcome.ACCEPTED:
-                self._note.info("rotation.new_role_proved", role=role)
-                continue
-            waiting[role] = why  # behind the others, whose turn is next
-            if direct is Outcome.UNKNOWN:
-                break
-        self._unproven = waiting
-
-    def _heartbeat(self, desired: Desired, having: Roles) -> tuple[str, ...]:
-        """Roles whose password PostgreSQL refuses though Secret and pgpool agree; a few are asked each time."""
-        database = self._database(desired)
-        first = {role: None for role in (having.check_user, *self._refused) if role in having.passwords}
-        others = sorted(having.passwords.keys() - self._unproven.keys() - first.keys())
-        turn = [others[(self._turn + n) % len(others)] for n in range(min(len(others), PROVED_ROLES))]
-        self._turn += PROVED_ROLES
-        outcomes: dict[str, Outcome] = {}
-        for role in (*first, *turn):
-            silence = list(outcomes.values())[-_SILENT:] == [Outcome.UNKNOWN] * _SILENT
-            ask = not silence and self._proof.ask(database, role, having.passwords[role])
-            outcomes[role] = ask.outcome if ask else Outcome.UNKNOWN
-        # Who could not be asked this time is as bad as before.
-        return tuple(
-            role
-            for role, outcome in outcomes.items()
-            if outcome is Outcome.REJECTED or (outcome is Outcome.UNKNOWN and role in self._refused)
-        )
-
-    def _restart(self, reasons: tuple[str, ...], desired: Desired, status: Status, *, fit: bool) -> Status:
-        """What of the configuration waits for a restart, and the restart when this pod's turn has come.
-
-        A boot publishes all that the Secrets say; `fit`: as far as is known, that works.
-        """
-        options, now = self._around.options, self._around.clock()
-        self._around.metrics.restart_required.set(bool(reasons))
-        if not reasons:
-            self._restart_since = None
-            return self._keep(replace(status, restart=None))
-        booted = marked_at(self._around.run_dir, BOOTED)
-        if self._stopped is not None and self._stopped[0] < booted and set(reasons) <= set(self._stopped[1]):
+    def _restart(self, reasons: tuple[str, ...], desired: Desired, *, fit: bool) -> Status:
+        """What of the configuration waits for a restart, and the restart when this pod's turn has come."""
+        waiting = self._restarter.consider(reasons, desired, self._database(desired), fit=fit)
+        if waiting.in_vain:
             reason = f"a restart did not apply {', '.join(reasons)}: do both containers run the same image?"
             return self._conclude(State.DEGRADED, reason)
-        if self._restart_since is None:
-            self._restart_since = now
-            self._note.warning("restart.required", by=",".join(reasons), policy=options.restart)
-        turn = self._restart_since + turn_seconds(self._around.host_name, options.restart_spread)
-        left = None if options.restart == "never" else max(0.0, turn - now)
-        status = self._keep(
-            replace(status, restart=Restart(required_by=reasons, policy=options.restart, in_seconds=left))
-        )
-        if left is None or not fit:
-            return status
-        if left > 0:
-            self._due = min(self._due, turn)
-        elif self._would_serve(desired):
-            self._note.warning("restart.stopping", by=",".join(reasons))
-            self._stopped = (booted, reasons)
-            self._restart_since = None
-            self._around.pgpool.stop()
-            self._around.metrics.restarts.labels("configuration").inc()
-        else:
-            self._due = min(self._due, now + self._backoff.next())
-        return status
-
-    def _would_serve(self, desired: Desired) -> bool:
-        """Whether a pgpool that boots now, with the Secrets as they are, would serve."""
-        self._around.dry_run(render(desired.resolved.model).files[CONF])
-        check = desired.roles.check_user
-        attempt = self._proof.ask(self._database(desired), check, desired.roles.passwords[check])
-        return attempt.outcome is Outcome.ACCEPTED
-
-    # --- the account -------------------------------------------------------------------------------------------------
+        if waiting.seconds is not None:
+            self._due = min(self._due, self._around.clock() + waiting.seconds)
+        return self.status
 
     def _invalid(self, error: EntrypointError) -> Status:
         self._around.metrics.applies.labels("invalid").inc()
@@ -516,53 +436,12 @@ class Rotation:
     def _conclude(
         self, state: State, reason: str = "", *, due: float = HEARTBEAT_SECONDS, held: Mapping[str, Held] | None = None
     ) -> Status:
-        """The account of this step, which is told once; `due`: seconds until the next step is of use."""
-        run_dir, metrics, former = self._around.run_dir, self._around.metrics, self.status
-        now = self._around.clock()
-        self._due = min([now + due, *self._removals])
-        held = held or {}
-        since = former.since
-        if (state, reason) != (former.state, former.reason):
-            tell = {
-                State.PENDING: self._note.warning,
-                State.INVALID: self._note.error,
-                State.DEGRADED: self._note.error,
-            }.get(state, self._note.info)
-            tell("rotation.state", state=state.value, reason=reason or None)
-        if state != former.state or not since:
-            since = self._around.now().isoformat(timespec="milliseconds")
-        if state in (State.IN_SYNC, State.STARTING):
-            metrics.pending_since_timestamp.set(math.nan)
-        elif former.state in (State.IN_SYNC, State.STARTING):
-            metrics.pending_since_timestamp.set(self._around.now().timestamp())
-        metrics.held_credentials.set(len(held))
-        return self._keep(
-            Status(
-                state=state,
-                reason=reason,
-                since=since,
-                desired=self._wanted,
-                applied=marked(run_dir, CURRENT),
-                verified=marked(run_dir, VERIFIED),
-                rejected=self._rejected,
-                held={role: each.reason for role, each in held.items()},
-                unproven={role: each.reason for role, each in self._unproven.items()},
-                restart=former.restart,
-                settled=former.settled or state is State.IN_SYNC,
-            )
-        )
-
-    def _keep(self, status: Status) -> Status:
-        if status != self.status:
-            self.status = status
-            if not self._around.write_status:
-                return status
-            with suppress(OSError):  # told again at the next change; a full volume stops no rotation
-                status.write(self._around.run_dir)
-        return status
+        """The account of this step; `due`: seconds until the next step is of use."""
+        self._due = min([self._around.clock() + due, *self._removals])
+        return self._account.conclude(state, reason, held=held or {}, unproven=self._heartbeat.unproven)
 
 
-def _changed(plan: Plan, served: Roles) -> list[str]:
+def _changed_roles(plan: Plan, served: Roles) -> list[str]:
     """The roles that get a new password, as far as PostgreSQL lets them in: the check role first."""
     changed = [
         role
@@ -573,8 +452,8 @@ def _changed(plan: Plan, served: Roles) -> list[str]:
 
 
 def _to_prove(plan: Plan, served: Roles) -> Sequence[str]:
-    """Those that changed; when nobody did, the check role."""
-    return _changed(plan, served)[:PROVED_ROLES] or [plan.roles.check_user]
+    """The first of those that changed, for each takes a client slot; when nobody did, the check role."""
+    return _changed_roles(plan, served)[:ROLES] or [plan.roles.check_user]
 
 
 def _settings(tree: Tree) -> dict[str, str]:

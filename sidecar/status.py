@@ -65,7 +65,7 @@ class Status:
         """As JSON has it; digests shortened as in the log."""
         document = asdict(self)
         for name in ("desired", "applied", "verified"):
-            document[name] = document[name] and document[name][:_SHOWN]
+            document[name] = document[name] and shown(document[name])
         return document
 
     def write(self, run_dir: Path) -> None:

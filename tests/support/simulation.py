@@ -25,8 +25,9 @@ from sidecar.login import Attempt, Outcome
 from sidecar.metrics import Metrics
 from sidecar.options import Options
 from sidecar.pcp import PcpError
-from sidecar.rotation import Rotation, Surroundings
+from sidecar.rotation import Rotation
 from sidecar.status import State, Status
+from sidecar.surroundings import Surroundings
 
 MOMENT = 0.01
 """Seconds that whatever passes a seam takes."""

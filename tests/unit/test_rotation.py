@@ -15,10 +15,10 @@ from entrypoint.model import CURRENT
 from entrypoint.publish import BOOTED, VERIFIED, mark, marked, publish
 from entrypoint.tree import Tree
 from sidecar.generation import marker, read_generation
+from sidecar.heartbeat import HEARTBEAT_SECONDS
 from sidecar.login import Outcome
 from sidecar.pcp import PcpError
 from sidecar.pool import hold_failover, holds_failover, release_failover
-from sidecar.rotation import HEARTBEAT_SECONDS
 from sidecar.status import STATUS, State
 from support.certificates import Authority
 from support.secret_volume import SecretVolume

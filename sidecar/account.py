@@ -1,0 +1,85 @@
+"""What a rotation says of itself after each step: status.json, the log's line when the state changes, and metrics."""
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from entrypoint.model import CURRENT
+from entrypoint.publish import BOOTED, VERIFIED, marked, marked_at
+from sidecar.plan import Held
+from sidecar.status import Restart, State, Status, rejected_before, shown
+from sidecar.surroundings import Surroundings
+
+_REMEMBERED = 8
+
+
+class Account:
+    """The status, and what goes into it from one step to the next."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        # A sidecar that was restarted in the midst of a good time need not see another one to be ready.
+        settled = marked_at(around.run_dir, VERIFIED) > marked_at(around.run_dir, BOOTED) > 0
+        self.status = Status(state=State.STARTING, settled=settled)
+        self.wanted: str | None = None
+        """The digest of what the Secrets say."""
+        self._rejected = rejected_before(around.run_dir)
+
+    def is_rejected(self, digest: str) -> bool:
+        """Whether this set was put back once, and not proved since."""
+        return shown(digest) in self._rejected
+
+    def reject(self, digest: str) -> None:
+        """Remember a set that was put back."""
+        self._rejected = (*self._rejected, shown(digest))[-_REMEMBERED:]
+
+    def prove(self, digest: str) -> None:
+        """Remember a set that pgpool works with."""
+        self._rejected = tuple(each for each in self._rejected if each != shown(digest))
+
+    def conclude(self, state: State, reason: str, *, held: Mapping[str, Held], unproven: Mapping[str, Held]) -> Status:
+        """The account of a step; a change of state is told once."""
+        run_dir, metrics, former = self._around.run_dir, self._around.metrics, self.status
+        since = former.since
+        if (state, reason) != (former.state, former.reason):
+            tell = {
+                State.PENDING: self._around.events.warning,
+                State.INVALID: self._around.events.error,
+                State.DEGRADED: self._around.events.error,
+            }.get(state, self._around.events.info)
+            tell("rotation.state", state=state.value, reason=reason or None)
+        if state != former.state or not since:
+            since = self._around.now().isoformat(timespec="milliseconds")
+        if state in (State.IN_SYNC, State.STARTING):
+            metrics.pending_since_timestamp.set(math.nan)
+        elif former.state in (State.IN_SYNC, State.STARTING):
+            metrics.pending_since_timestamp.set(self._around.now().timestamp())
+        metrics.held_credentials.set(len(held))
+        return self._keep(
+            Status(
+                state=state,
+                reason=reason,
+                since=since,
+                desired=self.wanted,
+                applied=marked(run_dir, CURRENT),
+                verified=marked(run_dir, VERIFIED),
+                rejected=self._rejected,
+                held={role: each.reason for role, each in held.items()},
+                unproven={role: each.reason for role, each in unproven.items()},
+                restart=former.restart,
+                settled=former.settled or state is State.IN_SYNC,
+            )
+        )
+
+    def restart(self, restart: Restart | None) -> Status:
+        """The same account, with what it says of a restart."""
+        return self._keep(replace(self.status, restart=restart))
+
+    def _keep(self, status: Status) -> Status:
+        if status != self.status:
+            self.status = status
+            if self._around.write_status:
+                with suppress(OSError):  # told again at the next change; a full volume stops no rotation
+                    status.write(self._around.run_dir)
+        return status
