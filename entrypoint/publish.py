@@ -25,6 +25,9 @@ VERIFIED = "verified"
 _TEMPORARY = ".new-"
 _MODE = 0o600
 _ABANDONED_SECONDS = 60.0
+TURN_SECONDS = 20.0
+"""How long to wait for one's turn; a holder needs milliseconds."""
+_TURN_PAUSE = 0.02
 
 
 class SupersededError(Exception):
@@ -93,12 +96,30 @@ def marked_at(run_dir: Path, name: str) -> int:
         return 0
 
 
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
 def _turn(generations: Path) -> Iterator[None]:
-    """One publisher at a time, in whatever container. The lock ends with its holder."""
+    """One publisher at a time, in whatever container. The lock ends with its holder.
+
+    Raises PublishError when a holder that is stopped, say, keeps it for longer than any publishing takes.
+    """
     descriptor = os.open(generations, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        until = time.monotonic() + TURN_SECONDS
+        while not _lock(descriptor):
+            if time.monotonic() > until:
+                raise PublishError(
+                    f"another process has kept the lock on {generations} for {TURN_SECONDS:.0f} s\n"
+                    "  → it hangs, or its container is paused: restart both containers"
+                )
+            time.sleep(_TURN_PAUSE)
         yield
     finally:
         os.close(descriptor)

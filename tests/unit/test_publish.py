@@ -1,5 +1,6 @@
 """Publishing, and what is left of it when it dies at any moment."""
 
+import fcntl
 import os
 import re
 import stat
@@ -398,6 +399,21 @@ def test_a_publisher_waits_for_its_turn_and_takes_that_of_a_dead_one(tmp_path: P
         finally:
             holder.kill()
         publishing.result(timeout=20)
+    assert live(tmp_path) == SECOND.files
+
+
+def test_a_publisher_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(FIRST, tmp_path)
+    monkeypatch.setattr("entrypoint.publish.TURN_SECONDS", 0.1)
+    descriptor = os.open(tmp_path / GENERATIONS, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(PublishError, match="restart both containers"):
+            publish(SECOND, tmp_path)
+    finally:
+        os.close(descriptor)
+    assert live(tmp_path) == FIRST.files
+    publish(SECOND, tmp_path)
     assert live(tmp_path) == SECOND.files
 
 
