@@ -1,0 +1,81 @@
+"""What was seen of the cluster's members: answers, and when they were asked for; nothing here asks or decides."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Reach(Enum):
+    """How far a question came. Only the first says something about roles."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    """At once: nobody listens, or PostgreSQL is starting up or shutting down."""
+    SILENT = "silent"
+    """No answer in time: packets are lost, the server is frozen, the host or its name is not to be found."""
+    UNTOLD = "untold"
+    """Somebody is there, but does not let us ask: wrong password, pg_hba.conf, too many connections; no Patroni."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sql:
+    """What PostgreSQL said of itself. Times are of the observer's clock."""
+
+    asked: float
+    """When this was asked: what it says was true then or later."""
+    reach: Reach
+    since: float
+    """When `reach` was first what it is now, without interruption."""
+    in_recovery: bool | None = None
+    """This and all below: None when it is not known; always so unless ANSWERED."""
+    timeline: int | None = None
+    """Of a primary, the one it writes; of a standby, the latest one it has something of."""
+    receiving: bool | None = None
+    """Whether a standby's WAL receiver streams. It takes wal_receiver_timeout to notice a primary that is silent."""
+    streaming: frozenset[str] | None = None
+    """The application names of the standbys that stream from a primary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """What Patroni said of its node: `GET /primary`. Times are of the observer's clock."""
+
+    asked: float
+    """When this was asked: what it says was true then or later."""
+    reach: Reach
+    since: float
+    """When `reach` was first what it is now, without interruption."""
+    lock: bool | None = None
+    """Whether it holds the leader lock (of a cluster that is no standby cluster) by its own clock; None: no answer.
+
+    PostgreSQL need not run, or may still be in recovery, while a new leader is promoted (do_GET, patroni/api.py).
+    """
+    role: str | None = None
+    """`primary` (also where Patroni says `master`), `replica`, `standby_leader`, `demoted`, `promoted` …"""
+    state: str | None = None
+    """`running`, `starting`, `stopping`, `stopped`, `restarting`, `crashed`, `unknown` …"""
+    timeline: int | None = None
+    dcs_last_seen: int | None = None
+    """When Patroni last reached etcd or the like, in seconds since 1970 by its clock."""
+    failsafe: bool = False
+    """It lost etcd, and the leader goes on because it reaches all members."""
+    unlocked: bool = False
+    """It knows of nobody who holds the leader lock."""
+    paused: bool = False
+    """Patroni has been told to leave the cluster alone: nobody is promoted."""
+    name: str | None = None
+    """Its member name; Patroni before 4.0 does not say it."""
+    leader: str | None = None
+    """The member that holds the leader lock by this node's `GET /cluster`; None when not asked, or nobody does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One of pgpool's backends."""
+
+    node_id: int
+    name: str
+    """As in PGPOOL_BACKENDS: Patroni's member name."""
+    sql: Sql | None
+    """None: nothing is known yet."""
+    rest: Rest | None
+    """None: nothing is known yet, or nobody is asked."""
