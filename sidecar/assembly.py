@@ -19,7 +19,8 @@ from sidecar.events import Events
 from sidecar.exporter import Exporter
 from sidecar.generation import read_generation
 from sidecar.health import pgpool_live, pgpool_ready
-from sidecar.login import Attempt, QueryError, Rows, Servers, check_libpq, rows_through_pgpool, through_pgpool
+from sidecar.libpq import Rows
+from sidecar.login import Attempt, QueryError, Servers, check_libpq, rows_through_pgpool, through_pgpool
 from sidecar.loops import Loops, Pulse
 from sidecar.metrics import Metrics
 from sidecar.options import Options

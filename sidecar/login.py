@@ -1,29 +1,17 @@
-"""Would PostgreSQL's primary, or pgpool, accept this password now? Asked by logging in.
+"""Would PostgreSQL's primary, or pgpool, accept this password now? Asked by logging in."""
 
-libpq keeps the SQLSTATE of a failed login to itself, and its text is in the server's language. So the error is
-read from the socket before libpq takes it away; where TLS hides it, PostgreSQL's English words must do.
-Logins use SCRAM alone: no server is ever told the password.
-"""
-
-import os
-import re
-import select
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-import psycopg
 from psycopg import pq
-from psycopg.conninfo import make_conninfo
 
 from entrypoint.backends import Backend
 from entrypoint.errors import ProgramUnusableError
 from entrypoint.secret import Secret
-
-Rows = list[dict[str, str]]
+from sidecar.libpq import AFTER_PASSWORD, Refusal, Rows, ask_once, conninfo_of
 
 
 def check_libpq() -> None:
@@ -139,13 +127,13 @@ class Servers:
         first, *others = dict.fromkeys((*self.databases(role), *_databases(self._database, role)))
         ways = [(first, "disable"), (first, "require"), *((database, "disable") for database in others)]
         for database, tls in ways:
-            conninfo = _conninfo({**at, "sslmode": tls, "user": role, "dbname": database}, password)
-            result = _query(conninfo, "SELECT pg_is_in_recovery()", until)
+            conninfo = conninfo_of({**at, "sslmode": tls, "user": role, "dbname": database}, password)
+            result = ask_once(conninfo, "SELECT pg_is_in_recovery()", until)
             if not isinstance(result, Refusal):
                 self._entered[role] = database
                 standby = result[0]["pg_is_in_recovery"] == "t"
                 return ServerSays(backend.name, Answer.STANDBY if standby else Answer.PRIMARY)
-            if result.sqlstate in _AFTER_PASSWORD:
+            if result.sqlstate in AFTER_PASSWORD:
                 entered = result.reason
             elif result.rejects:
                 return ServerSays(backend.name, Answer.REJECTED, result.reason)
@@ -246,48 +234,6 @@ class QueryError(Exception):
     """No rows; says why in our own words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A login or a query that failed; `words` and `detail` are the server's, not to be shown."""
-
-    reason: str
-    sqlstate: str | None = None
-    words: str = ""
-    detail: str = ""
-
-    @property
-    def lacks_hba(self) -> bool:
-        """No line of pg_hba.conf fits, or one says `reject`; the file's name is the same in every language."""
-        return self.sqlstate == _NO_ROLE and "pg_hba.conf" in self.words
-
-    @property
-    def rejects(self) -> bool:
-        """The role cannot log in with this password."""
-        return self.sqlstate == _NOT_THIS_ONE or (self.sqlstate == _NO_ROLE and not self.lacks_hba)
-
-
-_NOT_THIS_ONE = "28P01"
-_NO_ROLE = "28000"
-_NO_DATABASE = "3D000"
-_NO_RIGHT = "42501"
-_AFTER_PASSWORD = (_NO_DATABASE, _NO_RIGHT)
-"""Refusals that come when the password has been accepted already (InitPostgres, src/backend/utils/init/postinit.c)."""
-
-_MEANINGS = {
-    _NOT_THIS_ONE: "wrong password",
-    _NO_ROLE: "the role may not log in",
-    _NO_DATABASE: "there is no such database",
-    _NO_RIGHT: "no right to connect to the database",
-    "53300": "too many connections",
-    "57P01": "shutting down",
-    "57P03": "starting up, or shutting down",
-}
-_ENGLISH = (
-    ("password authentication failed", _NOT_THIS_ONE),
-    ("pg_hba.conf", _NO_ROLE),
-    ("is not permitted to log in", _NO_ROLE),
-    ("permission denied for database", _NO_RIGHT),
-)
 _POOL_REFUSALS = {
     'username "{}" or password does not exist in backend': "pgpool has another password",
     'pool_passwd file does not contain an entry for "{}"': "pgpool has no entry in pool_passwd",
@@ -302,11 +248,6 @@ _POOL_MEANINGS = {
     "failed to create a backend connection": "pgpool reaches no PostgreSQL",
     "pgpool is not accepting any new connections": "pgpool has no node that is up",
 }
-
-
-def _conninfo(parameters: dict[str, str], password: Secret) -> str:
-    fixed = {"passfile": os.devnull, "gssencmode": "disable", "application_name": "pgpool-sidecar"}
-    return make_conninfo("", password=password.reveal(), require_auth="scram-sha-256", **fixed, **parameters)
 
 
 def _query_pgpool(
@@ -330,11 +271,11 @@ _OF_THE_DATABASE = {_NO_SESSION: 2, _NOT_BEHIND: 0, _NOT_HERE: -1}
 
 def _query_pgpool_in(at: Mapping[str, str], password: Secret, query: str, until: float) -> Rows | Refusal:
     # Not sslmode=prefer: libpq would try again in plain text after any refusal, and tell about that one.
-    result = _query(_conninfo({**at, "sslmode": "disable"}, password), query, until)
+    result = ask_once(conninfo_of({**at, "sslmode": "disable"}, password), query, until)
     for tls, otherwise in (("require", _NOT_HERE), ("disable", "server does not support SSL")):
         if not isinstance(result, Refusal) or otherwise not in result.words:
             break
-        result = _query(_conninfo({**at, "host": "127.0.0.1", "sslmode": tls}, password), query, until)
+        result = ask_once(conninfo_of({**at, "host": "127.0.0.1", "sslmode": tls}, password), query, until)
     return result
 
 
@@ -344,89 +285,3 @@ def _refused_by_pgpool(role: str, refusal: Refusal) -> Attempt:
             return Attempt(Outcome.REJECTED, reason)
     outcome = Outcome.ACCEPTED if refusal.words == _NO_SESSION else Outcome.UNKNOWN
     return Attempt(outcome, _POOL_MEANINGS.get(refusal.words, refusal.reason))
-
-
-def _query(conninfo: str, query: str, until: float) -> Rows | Refusal:
-    """Log in, ask, leave politely; all of it before `until` on the monotonic clock."""
-    connection = pq.PGconn.connect_start(conninfo.encode())
-    try:
-        refusal = _connect(connection, until)
-        if refusal is not None:
-            return refusal
-        connection.send_query(query.encode())
-        while connection.is_busy():
-            _wait(connection, until)
-            connection.consume_input()
-        result = connection.get_result()
-        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
-            state = result and result.error_field(pq.DiagnosticField.SQLSTATE)
-            return _refusal(state.decode() if state else None, "")
-        return _rows(result)
-    except TimeoutError:
-        return Refusal("no answer in time")
-    except psycopg.OperationalError:
-        return Refusal("the connection broke")
-    finally:
-        connection.finish()
-
-
-def _rows(result: pq.abc.PGresult) -> Rows:
-    names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
-    return [
-        {name: (result.get_value(row, column) or b"").decode(errors="replace") for column, name in enumerate(names)}
-        for row in range(result.ntuples)
-    ]
-
-
-def _connect(connection: pq.abc.PGconn, until: float) -> Refusal | None:
-    while connection.status != pq.ConnStatus.BAD:
-        poll = connection.connect_poll()
-        if poll == pq.PollingStatus.OK:
-            return None
-        if poll == pq.PollingStatus.FAILED:
-            break
-        _wait(connection, until, write=poll == pq.PollingStatus.WRITING)
-        if found := error_in(_peek(connection.socket)):
-            return _refusal(*found)
-    text = connection.get_error_message()
-    state = next((state for phrase, state in _ENGLISH if phrase in text), None)
-    said = re.search(r"(?:FATAL|ERROR):  (.*)(?:\nDETAIL:  (.*))?", text)
-    return _refusal(state, *((said[1], said[2] or "") if said else (text, "")))
-
-
-def _wait(connection: pq.abc.PGconn, until: float, *, write: bool = False) -> None:
-    """Until the server can be talked to. Raises TimeoutError."""
-    sockets = [connection.socket]
-    left = max(0.0, until - time.monotonic())
-    if not any(select.select([] if write else sockets, sockets if write else [], [], left)):
-        raise TimeoutError
-
-
-def _peek(descriptor: int) -> bytes:
-    """What has arrived, left in place for libpq."""
-    with socket.socket(fileno=os.dup(descriptor)) as copy:
-        try:
-            return copy.recv(65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except OSError:
-            return b""
-
-
-def error_in(stream: bytes) -> tuple[str, str, str] | None:
-    """SQLSTATE, message and detail of an error among what a server sent (the manual: Message Formats)."""
-    while len(stream) > 5:
-        end = 1 + int.from_bytes(stream[1:5])
-        if stream[:1] == b"E":
-            fields = {field[:1]: field[1:].decode(errors="replace") for field in stream[5:end].split(b"\0")}
-            return fields.get(b"C", ""), fields.get(b"M", ""), fields.get(b"D", "")
-        stream = stream[end:]
-    return None
-
-
-def _refusal(sqlstate: str | None, words: str, detail: str = "") -> Refusal:
-    if sqlstate == _NO_ROLE and "pg_hba.conf" in words:
-        reason = f"{sqlstate}: pg_hba.conf does not let the role in"
-    elif sqlstate:
-        reason = f"{sqlstate}: {_MEANINGS.get(sqlstate, 'refused')}"
-    else:
-        reason = "does not ask for SCRAM" if "authentication method requirement" in words else "not reachable"
-    return Refusal(reason, sqlstate, words, detail)

@@ -18,7 +18,8 @@ from entrypoint.probe import Verdict
 from entrypoint.secret import Secret
 from sidecar.exporter import Exporter
 from sidecar.health import pgpool_live, pgpool_ready
-from sidecar.login import Rows, rows_through_pgpool
+from sidecar.libpq import Rows
+from sidecar.login import rows_through_pgpool
 from sidecar.metrics import Metrics
 from sidecar.pcp import Pcp
 from sidecar.snapshot import COMMAND_SECONDS

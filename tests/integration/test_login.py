@@ -14,7 +14,8 @@ import pytest
 
 from entrypoint.backends import Backend
 from entrypoint.secret import Secret
-from sidecar.login import Answer, Attempt, Outcome, Servers, ServerSays, combine, error_in, through_pgpool
+from sidecar.libpq import error_in
+from sidecar.login import Answer, Attempt, Outcome, Servers, ServerSays, combine, through_pgpool
 from support.certificates import Authority
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
