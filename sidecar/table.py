@@ -1,0 +1,92 @@
+"""pgpool's node table, read so cheaply that it can be read all the time.
+
+Of the requests of PCP, one alone tells what pgpool takes a node for without connecting to any: that for the statistics
+of its health checks ('H', inform_health_check_stats(), src/pcp_con/pcp_worker.c). Unpatched, pgpool logs one line
+`status_changed_time …` for each node at each such request (get_health_check_stats(),
+src/utils/pool_process_reporting.c): with three nodes, nine lines for each reading.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from entrypoint.pcp import PcpAddress
+from sidecar.pcp import PcpError
+from sidecar.pcp_wire import Fields, Session
+
+SESSION_SECONDS = 1.0
+"""How long a session serves. A new one costs pgpool a fork, ten times what a reading costs; one that lasts might be
+answered by a process that pgpool has left behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One node as pgpool sees it."""
+
+    node_id: int
+    host: str
+    port: int
+    status: str
+    """`up`, `waiting` (up and not yet used), `down`, `unused` or `quarantine`."""
+    role: str
+    """`primary` or `standby`. A primary that is down: pgpool is looking for another one at this moment. No primary at
+    all: it has given up, and takes the first node that is not down for it (PRIMARY_NODE_ID, src/include/pool.h)."""
+    last_change: str
+    """Of status or role, to the second, in pgpool's local time."""
+
+
+class TableReader:
+    """Reads the table; for one thread at a time."""
+
+    def __init__(self, address: Callable[[], PcpAddress], *, seconds: float = 1.0) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            address: where PCP is and its password; asked for each session, for the password may be rotated.
+            seconds: how long one reading may take.
+        """
+        self._address = address
+        self._seconds = seconds
+        self._session: Session | None = None
+        self._renew = 0.0
+
+    def read(self) -> tuple[Row, ...]:
+        """The rows, each true by itself: pgpool does not stop for us between two of them. Raises PcpError."""
+        until = time.monotonic() + self._seconds
+        if time.monotonic() >= self._renew:
+            self.close()
+        try:
+            if self._session:
+                try:
+                    return _ask(self._session, until)
+                except PcpError as error:
+                    if not error.away:
+                        raise
+                    self.close()  # pgpool may be a new one
+            self._session = Session(self._address(), until=until)
+            self._renew = time.monotonic() + SESSION_SECONDS
+            return _ask(self._session, until)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the session, if there is one. The next reading begins another."""
+        session, self._session = self._session, None
+        if session:
+            session.close()
+
+
+def _ask(session: Session, until: float) -> tuple[Row, ...]:
+    try:
+        ((count,),) = session.ask([("L", "")], until=until)
+        answers = session.ask([("H", node_id) for node_id in range(int(count))], until=until)
+        return tuple(parse_row(answer) for answer in answers)
+    except ValueError:
+        raise PcpError("pcp", "an answer that makes no sense", away=False) from None
+
+
+def parse_row(answer: Fields) -> Row:
+    """The first fields of POOL_HEALTH_CHECK_STATS (src/include/pcp/libpcp_ext.h). Raises ValueError."""
+    node_id, host, port, status, role, last_change, *_ = answer
+    return Row(node_id=int(node_id), host=host, port=int(port), status=status, role=role, last_change=last_change)
