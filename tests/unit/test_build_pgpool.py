@@ -9,6 +9,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -253,7 +254,11 @@ def test_a_failing_build_keeps_the_prefix_of_before(workshop: Workshop) -> None:
 def test_an_interrupted_build_leaves_nothing(workshop: Workshop) -> None:
     workshop.make_release("9.9.2", configure="#!/bin/sh\ntouch ../configuring\nsleep 60\n")
     command = workshop.command("--version", "9.9.2")
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as build:
+    # A suite that runs in the background of a shell was started with SIGINT ignored, and so would be all that it starts.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(  # noqa: PLW1509  # no other thread runs here
+        command, stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=heed
+    ) as build:
         deadline = time.monotonic() + 30
         while not any(workshop.cache.glob("work.*/configuring")):
             assert time.monotonic() < deadline
