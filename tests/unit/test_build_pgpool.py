@@ -254,10 +254,13 @@ def test_a_failing_build_keeps_the_prefix_of_before(workshop: Workshop) -> None:
 def test_an_interrupted_build_leaves_nothing(workshop: Workshop) -> None:
     workshop.make_release("9.9.2", configure="#!/bin/sh\ntouch ../configuring\nsleep 60\n")
     command = workshop.command("--version", "9.9.2")
-    # A suite that runs in the background of a shell was started with SIGINT ignored, and so would be all that it starts.
+    # A suite that runs in the background of a shell was started with SIGINT ignored, and all that it starts would be.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(  # noqa: PLW1509  # no other thread runs here
-        command, stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=heed
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=heed,  # noqa: PLW1509  # no other thread runs here
     ) as build:
         deadline = time.monotonic() + 30
         while not any(workshop.cache.glob("work.*/configuring")):
