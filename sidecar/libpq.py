@@ -49,6 +49,9 @@ NO_RIGHT = "42501"
 AFTER_PASSWORD = (NO_DATABASE, NO_RIGHT)
 """Refusals that come when the password has been accepted already (InitPostgres, src/backend/utils/init/postinit.c)."""
 
+NOT_REACHABLE = "not reachable"
+"""The reason when a server did not say a word."""
+
 _MEANINGS = {
     NOT_THIS_ONE: "wrong password",
     NO_ROLE: "the role may not log in",
@@ -63,6 +66,9 @@ _ENGLISH = (
     ("pg_hba.conf", NO_ROLE),
     ("is not permitted to log in", NO_ROLE),
     ("permission denied for database", NO_RIGHT),
+    ("too many c", "53300"),
+    ("remaining connection slots", "53300"),
+    ("the database system is", "57P03"),
 )
 
 
@@ -165,5 +171,5 @@ def _refusal(sqlstate: str | None, words: str, detail: str = "") -> Refusal:
     elif sqlstate:
         reason = f"{sqlstate}: {_MEANINGS.get(sqlstate, 'refused')}"
     else:
-        reason = "does not ask for SCRAM" if "authentication method requirement" in words else "not reachable"
+        reason = "does not ask for SCRAM" if "authentication method requirement" in words else NOT_REACHABLE
     return Refusal(reason, sqlstate, words, detail)

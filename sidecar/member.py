@@ -1,6 +1,9 @@
-"""What was seen of the cluster's members: answers, and when they were asked for; nothing here asks or decides."""
+"""What was seen of the cluster's members: answers, and when they were asked for; nothing here asks or decides.
 
-from dataclasses import dataclass
+Two answers are equal when they say the same, whenever they were asked for.
+"""
+
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -20,7 +23,7 @@ class Reach(Enum):
 class Sql:
     """What PostgreSQL said of itself. Times are of the observer's clock."""
 
-    asked: float
+    asked: float = field(compare=False)
     """When this was asked: what it says was true then or later."""
     reach: Reach
     since: float
@@ -33,13 +36,15 @@ class Sql:
     """Whether a standby's WAL receiver streams. It takes wal_receiver_timeout to notice a primary that is silent."""
     streaming: frozenset[str] | None = None
     """The application names of the standbys that stream from a primary."""
+    reason: str = ""
+    """Why it was not ANSWERED, in our own words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
     """What Patroni said of its node: `GET /primary`. Times are of the observer's clock."""
 
-    asked: float
+    asked: float = field(compare=False)
     """When this was asked: what it says was true then or later."""
     reach: Reach
     since: float
@@ -54,7 +59,7 @@ class Rest:
     state: str | None = None
     """`running`, `starting`, `stopping`, `stopped`, `restarting`, `crashed`, `unknown` …"""
     timeline: int | None = None
-    dcs_last_seen: int | None = None
+    dcs_last_seen: int | None = field(default=None, compare=False)
     """When Patroni last reached etcd or the like, in seconds since 1970 by its clock."""
     failsafe: bool = False
     """It lost etcd, and the leader goes on because it reaches all members."""
@@ -65,7 +70,12 @@ class Rest:
     name: str | None = None
     """Its member name; Patroni before 4.0 does not say it."""
     leader: str | None = None
-    """The member that holds the leader lock by this node's `GET /cluster`; None when not asked, or nobody does."""
+    """The member that holds the leader lock by this node's `GET /cluster`; None when not asked, or nobody does.
+
+    Asked only while no node says that it has the lock, and at most once a second.
+    """
+    reason: str = ""
+    """Why it was not ANSWERED, in our own words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,137 @@
+"""The cluster as it is now: each node is asked all the time, by PostgreSQL's protocol and by Patroni's."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from ssl import SSLContext
+from typing import Generic, Protocol, TypeVar
+
+from entrypoint.backends import Backend
+from sidecar.member import Member, Rest, Sql
+from sidecar.patroni import Patroni
+from sidecar.standing import Credentials, Standing
+
+T = TypeVar("T", bound=Sql | Rest)
+T_co = TypeVar("T_co", bound=Sql | Rest, covariant=True)
+
+_PAUSE_SECONDS = 0.05
+"""Between two questions, at least."""
+_STOP_SECONDS = 0.2
+
+
+class Asker(Protocol[T_co]):
+    """Asks one node one kind of question, by one thread at a time."""
+
+    def ask(self) -> T_co:
+        """Must come to an end by itself."""
+
+    def close(self) -> None:
+        """Leave."""
+
+
+class _Watch(Generic[T]):
+    """One thread that asks one node; nobody waits for it."""
+
+    def __init__(
+        self, asker: Asker[T], period: float, wake: Callable[[], None], failed: Callable[[Exception], None]
+    ) -> None:
+        self.latest: T | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.ended = threading.Event()
+        self._asker = asker
+        self._period = period
+        self._wake = wake
+        self._failed = failed
+
+    def _run(self) -> None:
+        while not self.ended.is_set():
+            began = time.monotonic()
+            try:
+                answer = self._asker.ask()
+            except Exception as error:  # noqa: BLE001  # then nothing is known, and the next question may do
+                self.latest = None
+                self._failed(error)
+            else:
+                self._note(answer)
+            self.ended.wait(max(_PAUSE_SECONDS, began + self._period - time.monotonic()))
+        self._asker.close()
+
+    def _note(self, answer: T) -> None:
+        former = self.latest
+        if former is not None and former.reach is answer.reach:
+            answer = replace(answer, since=former.since)
+        self.latest = answer
+        if answer != former:
+            self._wake()
+
+
+class Observer:
+    """Asks all nodes at the same time, each again and again; `members` tells what they said last.
+
+    A thread for each node and kind of question: one that gets no answer delays no other. On each PostgreSQL, one
+    session stands.
+    """
+
+    def __init__(  # noqa: PLR0913  # who, where, how often
+        self,
+        backends: Sequence[Backend],
+        login: Callable[[], Credentials | None],
+        patroni: Sequence[str] | None,
+        *,
+        wake: Callable[[], None] = lambda: None,
+        failed: Callable[[Exception], None] = lambda _: None,
+        tls: SSLContext | None = None,
+        period: float = 0.25,
+        seconds: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Ask nobody yet.
+
+        Args:
+            backends: pgpool's, in the order of their node ids.
+            login: role, password and database; None while they are not known. Called when a login is due.
+            patroni: URLs in the order of the backends (sidecar.patroni.urls); none: Patroni is not asked.
+            wake: called, by any thread, whenever an answer differs from the one before it in more than its time.
+            failed: told about an error that nobody has foreseen; nothing is then known of that node.
+            tls: for https (sidecar.patroni.trust); the system's authorities when not given.
+            period: seconds from one question to the next.
+            seconds: how long a question may take.
+            clock: the clock of the answers' times.
+        """
+        self._backends = tuple(backends)
+        timing = {"seconds": seconds, "again": period}
+        self._sql = [_Watch(Standing(each, login, clock=clock, **timing), period, wake, failed) for each in backends]
+        self._rest = [
+            _Watch(Patroni(url, nobody_leads=self._nobody_leads, clock=clock, tls=tls, **timing), period, wake, failed)
+            for url in (patroni or ())[: len(backends)]
+        ]
+
+    def start(self) -> None:
+        """Begin to ask, once."""
+        for watch in self._watches():
+            watch.thread.start()
+
+    def stop(self) -> None:
+        """Ask no more, and leave; a question that is under way ends by itself soon afterwards."""
+        for watch in self._watches():
+            watch.ended.set()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for watch in self._watches():
+            if watch.thread.ident is not None:
+                watch.thread.join(max(0.0, deadline - time.monotonic()))
+
+    def members(self) -> tuple[Member, ...]:
+        """The latest answers; those of a node that is not heard of are as old as their `asked` says."""
+        nodes = zip_longest(self._backends, self._sql, self._rest)
+        return tuple(
+            Member(node_id=node, name=backend.name, sql=sql.latest, rest=rest.latest if rest else None)
+            for node, (backend, sql, rest) in enumerate(nodes)
+        )
+
+    def _nobody_leads(self) -> bool:
+        return not any(watch.latest and watch.latest.lock for watch in self._rest)
+
+    def _watches(self) -> Sequence[_Watch[Sql] | _Watch[Rest]]:
+        return (*self._sql, *self._rest)
