@@ -56,25 +56,28 @@ class TableReader:
         if time.monotonic() >= self._renew:
             self.close()
         try:
-            if self._session:
-                try:
-                    return _ask(self._session, until)
-                except PcpError as error:
-                    if not error.away:
-                        raise
-                    self.close()  # pgpool may be a new one
-            self._session = Session(self._address(), until=until)
-            self._renew = time.monotonic() + SESSION_SECONDS
-            return _ask(self._session, until)
-        except BaseException:
-            self.close()
-            raise
+            return self._attempt(until)
+        except PcpError as error:
+            if not error.away:
+                raise
+        # pgpool is a new one, or PCP was just being restarted: it resets who has only connected.
+        return self._attempt(until)
 
     def close(self) -> None:
         """End the session, if there is one. The next reading begins another."""
         session, self._session = self._session, None
         if session:
             session.close()
+
+    def _attempt(self, until: float) -> tuple[Row, ...]:
+        try:
+            if self._session is None:
+                self._session = Session(self._address(), until=until)
+                self._renew = time.monotonic() + SESSION_SECONDS
+            return _ask(self._session, until)
+        except BaseException:
+            self.close()
+            raise
 
 
 def _ask(session: Session, until: float) -> tuple[Row, ...]:

@@ -188,11 +188,17 @@ def test_an_error_in_the_middle_costs_the_session(impostor: StartImpostor) -> No
 
 
 @pytest.mark.parametrize("answers", [[b""], [*LOGIN, b""], [*LOGIN, COUNT[:4], b""]])
-def test_a_session_that_breaks_off_means_away(impostor: StartImpostor, answers: list[bytes]) -> None:
-    _, reader = impostor([answers])
+def test_two_sessions_that_break_off_mean_away(impostor: StartImpostor, answers: list[bytes]) -> None:
+    _, reader = impostor([answers, answers])
     with pytest.raises(PcpError, match=r"ended the session|Broken pipe|reset") as caught:
         reader.read()
     assert caught.value.away
+
+
+@pytest.mark.parametrize("answers", [[b""], [*LOGIN, b""], [*LOGIN, COUNT[:4], b""]])
+def test_one_session_that_breaks_off_goes_unnoticed(impostor: StartImpostor, answers: list[bytes]) -> None:
+    _, reader = impostor([answers, [*LOGIN, COUNT, STATS]])
+    assert reader.read() == (ROW,)
 
 
 def test_nobody_there_means_away(tmp_path: Path) -> None:
