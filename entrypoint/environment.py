@@ -59,6 +59,7 @@ def load(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems:
         sidecar_reread=value(table.SIDECAR_REREAD, 0.0),
         sidecar_removal_grace=value(table.SIDECAR_REMOVAL_GRACE, 0.0),
         sidecar_database=value(table.SIDECAR_DATABASE, ""),
+        sidecar_nodes=value(table.SIDECAR_NODES, ""),
         sidecar_log=value(table.SIDECAR_LOG, ""),
         params=tuple(_params(found, catalogue, problems)),
         found=found,

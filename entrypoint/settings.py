@@ -78,6 +78,7 @@ class Settings:
     sidecar_reread: float
     sidecar_removal_grace: float
     sidecar_database: str
+    sidecar_nodes: str
     sidecar_log: str
     params: tuple[Given, ...]
     found: Mapping[str, Raw] = field(repr=False)
@@ -148,6 +149,12 @@ def _address(value: str) -> tuple[str, int]:
 def _restart(value: str) -> str:
     if value not in ("auto", "never"):
         raise InvalidValueError("is not a restart policy", "write auto or never")
+    return value
+
+
+def _nodes(value: str) -> str:
+    if value not in ("keep", "watch", "off"):
+        raise InvalidValueError("is not what can be done about nodes", "write keep, watch or off")
     return value
 
 
@@ -236,8 +243,8 @@ PATRONI = Setting(
     default="off",
     repeatable=False,
     shape="`off`, `on` or URLs",
-    help="Where Patroni can be asked for the leader; `on` is `http://HOST:8008` of each backend. Checked, and not used "
-    "yet.",
+    help="Where the sidecar asks Patroni who leads, in the order of the backends; `on` is `http://HOST:8008` of each. "
+    "When it is off, or no Patroni answers, PostgreSQL alone is asked.",
 )
 RUN_DIR = Setting(
     name="PGPOOL_RUN_DIR",
@@ -294,6 +301,14 @@ SIDECAR_DATABASE = Setting(
     "has no line for it, it tries in this order: the same over TLS, the database named like the role, `template1`, "
     f"`postgres`. Through pgpool, it takes the one that PostgreSQL last let the role into. {_OWN}",
 )
+SIDECAR_NODES = Setting(
+    name="PGPOOL_SIDECAR_NODES",
+    parse=_nodes,
+    default="keep",
+    shape="`keep`, `watch` or `off`",
+    help="What the sidecar does when pgpool's node table is not what the cluster is: put it right, only say in its log "
+    f"what it would do, or not even look. {_OWN}",
+)
 SIDECAR_LOG = Setting(
     name="PGPOOL_SIDECAR_LOG",
     parse=_log_format,
@@ -319,5 +334,6 @@ TABLE: tuple[Setting[Any], ...] = (
     SIDECAR_REREAD,
     SIDECAR_REMOVAL_GRACE,
     SIDECAR_DATABASE,
+    SIDECAR_NODES,
     SIDECAR_LOG,
 )

@@ -154,10 +154,10 @@ def _serve(options: Options, env: Mapping[str, str]) -> None:
     except OSError as error:
         raise ConfigurationError([_cannot_listen(options, error)]) from None
     web.start()
-    sidecar.loops.start()
+    sidecar.start()
     sidecar.events.info("sidecar.started", version=__version__, run_dir=str(options.run_dir))
     asked.wait()
-    sidecar.loops.end()
+    sidecar.end()
     sidecar.events.info("sidecar.ended")
 
 

@@ -19,16 +19,21 @@ from sidecar.events import Events
 from sidecar.exporter import Exporter
 from sidecar.generation import read_generation
 from sidecar.health import pgpool_live, pgpool_ready
+from sidecar.keeper import Keeper
 from sidecar.libpq import Rows
 from sidecar.login import Attempt, QueryError, Servers, check_libpq, rows_through_pgpool, through_pgpool
 from sidecar.loops import Loops, Pulse
 from sidecar.metrics import Metrics
+from sidecar.node_metrics import NodeMetrics
+from sidecar.nodeloop import Cluster, NodeLoop
 from sidecar.options import Options
 from sidecar.pcp import Pcp
 from sidecar.pool import Pool
 from sidecar.rotation import Rotation
 from sidecar.snapshot import COMMAND_SECONDS
+from sidecar.standing import Credentials
 from sidecar.surroundings import Surroundings
+from sidecar.table import TableReader
 from sidecar.web import Sources, Web, pages
 
 
@@ -61,11 +66,12 @@ class Sidecar:
             pulse.beat()
             time.sleep(seconds)
 
+        pool = Pool(self._pcp(), self._login, sleep=pause)
         around = Surroundings(
             run_dir=options.run_dir,
             env=env,
             database=self.servers,
-            pgpool=Pool(self._pcp(), self._login, sleep=pause),
+            pgpool=pool,
             dry_run=lambda conf: program.dry_run(conf, env),
             options=options,
             host_name=socket.gethostname(),
@@ -76,7 +82,30 @@ class Sidecar:
         )
         self.rotation = Rotation(around)
         self.loops = Loops(self.rotation, pulse, around)
+        self._cluster = Cluster(options.run_dir, self._check_role, self.events)
+        numbers = NodeMetrics(self._metrics.registry)
+        self.keeper = Keeper(
+            self._cluster,
+            TableReader(self._access),
+            Pool(self._pcp(COMMAND_SECONDS), self._login, patience=COMMAND_SECONDS),
+            self.events,
+            numbers.note,
+            numbers.count,
+            acts=options.nodes == "keep",
+        )
         self._metrics.registry.register(Exporter(self._pcp(COMMAND_SECONDS), self.ask))
+
+    def start(self) -> None:
+        """Start the loops. They are no obstacle to the end of the process."""
+        self.loops.start()
+        if self._options.nodes != "off":
+            NodeLoop(self.keeper, self._cluster, self.loops.stop, self.events).thread.start()
+
+    def end(self) -> None:
+        """Stop the loops."""
+        self.loops.stop.set()
+        self._cluster.wake.set()
+        self.loops.end()
 
     def servers(self, backends: Sequence[Backend], database: str) -> Servers:
         """The same ones as last time while nothing differs, for they remember who is primary."""
@@ -103,13 +132,21 @@ class Sidecar:
         A Secret may have another one already. Raises QueryError; OSError or ValueError before a boot, or in its midst.
         """
         run_dir = self._options.run_dir
-        live = read_generation(run_dir, CURRENT)
+        check = self._check_role()
+        if check is None:
+            raise QueryError("the password that pgpool has of the check role is not known")
+        role, password, _ = check
+        port, databases = read_inputs(run_dir).port, self._servers.databases(role)
+        return rows_through_pgpool(run_dir, port, role, password, query, databases, seconds=COMMAND_SECONDS)
+
+    def _check_role(self) -> Credentials | None:
+        """The check role as pgpool has it; None before a boot, in its midst, and while its key is not known."""
+        live = read_generation(self._options.run_dir, CURRENT)
         roles = live and live.roles(self.rotation.key)
         if not roles:
-            raise QueryError("the password that pgpool has of the check role is not known")
+            return None
         role = roles.check_user
-        port, password, databases = read_inputs(run_dir).port, roles.passwords[role], self._servers.databases(role)
-        return rows_through_pgpool(run_dir, port, role, password, query, databases, seconds=COMMAND_SECONDS)
+        return role, roles.passwords[role], self._servers.databases(role)[0]
 
     def _pcp(self, seconds: float = 3.0) -> Pcp:
         pcp = Pcp(self._access, self._env, seconds=seconds)

@@ -3,10 +3,14 @@
 import json
 import math
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal, TextIO
+
+from entrypoint.errors import EntrypointError
 
 Format = Literal["logfmt", "json"]
 
@@ -67,3 +71,15 @@ def _word(value: str | float) -> str:
         return value
     # isprintable() is false for U+2028 and its like, at which some collectors end a line.
     return json.dumps(value, ensure_ascii=not value.isprintable())
+
+
+def without_values(error: Exception) -> dict[str, str]:
+    """What may be logged of an unforeseen error: its words could hold a piece of a Secret, its place cannot."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    place = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+    told = {"error": type(error).__name__, "at": place}
+    if isinstance(error, EntrypointError):  # our own words
+        told["reason"] = str(error)
+    elif isinstance(error, OSError):  # the kernel's
+        told["reason"] = str(error.strerror)
+    return told

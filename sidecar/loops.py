@@ -2,16 +2,15 @@
 
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from entrypoint.errors import EntrypointError
 from entrypoint.inputs import read_inputs
 from entrypoint.probe import Verdict
 from entrypoint.publish import GENERATIONS
+from sidecar.events import without_values
 from sidecar.status import Status
 from sidecar.surroundings import Surroundings
 from sidecar.watcher import Watcher, never_updated
@@ -114,7 +113,7 @@ class Loops:
             self._watcher.run()
         except Exception as error:  # noqa: BLE001  # the timed reading does without it, later
             self._watches = False
-            self._around.events.error("watch.failed", **_without_values(error))
+            self._around.events.error("watch.failed", **without_values(error))
 
     def _rotate(self) -> None:
         former: Mapping[str, str] = {}
@@ -125,7 +124,7 @@ class Loops:
                 self._rotation.step()
                 self._look_around()
             except Exception as error:  # noqa: BLE001  # whatever it is, pgpool is served better by another try
-                failure = _without_values(error)
+                failure = without_values(error)
             if failure and failure != former:  # told once
                 self._around.events.error("rotation.failed", **failure)
             former = failure
@@ -193,15 +192,3 @@ def _files(places: Iterable[Path]) -> set[Path]:
         except OSError:
             continue
     return found
-
-
-def _without_values(error: Exception) -> dict[str, str]:
-    """What may be logged of an unforeseen error: its words could hold a piece of a Secret, its place cannot."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    place = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-    told = {"error": type(error).__name__, "at": place}
-    if isinstance(error, EntrypointError):  # our own words
-        told["reason"] = str(error)
-    elif isinstance(error, OSError):  # the kernel's
-        told["reason"] = str(error.strerror)
-    return told

@@ -30,6 +30,7 @@ class Options:
     reread: float
     removal_grace: float
     database: str
+    nodes: str
     log: str
 
 
@@ -52,6 +53,7 @@ def load_options(env: Mapping[str, str]) -> Options:
         reread=value(table.SIDECAR_REREAD, 0.0),
         removal_grace=value(table.SIDECAR_REMOVAL_GRACE, 0.0),
         database=value(table.SIDECAR_DATABASE, ""),
+        nodes=value(table.SIDECAR_NODES, ""),
         log=value(table.SIDECAR_LOG, ""),
     )
     problems.raise_if_any()

@@ -8,7 +8,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from sidecar.member import Reach, Rest
 _PORT = 8008
 _MAX_BYTES = 262_144
 """A node says less than 4 KiB, and `/cluster` some 500 bytes for each member."""
+_CONFIG_SECONDS = 60.0
 _CLUSTER_SECONDS = 1.0
 """Not more often: Patroni then asks etcd, for 10 s when that is away, in one thread for each question."""
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
@@ -79,6 +80,8 @@ class Patroni:
         self._clock = clock
         self._leader: str | None = None
         self._next_cluster = float("-inf")
+        self._timing: tuple[float | None, float | None] = (None, None)
+        self._next_config = float("-inf")
 
     def ask(self) -> Rest:
         """What Patroni says now. Takes little more than `seconds`."""
@@ -98,10 +101,19 @@ class Patroni:
             return _no_answer(asked, Reach.SILENT, "the host is not to be found")
         except (ValueError, RecursionError):
             return _no_answer(asked, Reach.UNTOLD, "the answer is not Patroni's")
-        return self._with_leader(rest)
+        return self._with_leader(self._with_timing(rest))
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+    def _with_timing(self, rest: Rest) -> Rest:
+        if self._clock() >= self._next_config:
+            self._next_config = self._clock() + _CONFIG_SECONDS
+            with suppress(OSError, ValueError, RecursionError):
+                _, document = self._get("/config", time.monotonic() + self._seconds / 2)
+                self._timing = timing(document)
+        ttl, loop_wait = self._timing
+        return replace(rest, ttl=ttl, loop_wait=loop_wait)
 
     def _with_leader(self, rest: Rest) -> Rest:
         if rest.lock or rest.unlocked or not self._nobody_leads():
@@ -142,6 +154,16 @@ class Patroni:
                     return bytes(stream)
                 stream += received
         raise ValueError("too long")
+
+
+def timing(document: object) -> tuple[float | None, float | None]:
+    """How long the leader lock lasts, and how often it is renewed, in seconds, from the answer to `GET /config`."""
+    config = document if isinstance(document, dict) else {}
+    ttl, loop_wait = (config.get(name) for name in ("ttl", "loop_wait"))
+    return (
+        float(ttl) if isinstance(ttl, int | float) and ttl > 0 else None,
+        float(loop_wait) if isinstance(loop_wait, int | float) and loop_wait > 0 else None,
+    )
 
 
 def leader(document: object) -> str | None:

@@ -92,6 +92,19 @@ class Pool:
                 break
         self.reload()
 
+    def attach(self, node_id: int) -> None:
+        """Take a node into use: pgpool looks for its primary on this occasion."""
+        self._pcp.attach(node_id)
+
+    def detach(self, node_id: int) -> None:
+        """Take a node out of use; sessions that use it end."""
+        self._pcp.detach(node_id)
+
+    def look_again(self) -> None:
+        """Have pgpool look for its primary, ending no session: the first half of what `retire` does."""
+        self._pcp.attach(next(self._undefined))
+        self.reload()
+
     def _wait_for_restarts(self, before: Mapping[int, Process]) -> Mapping[int, Process]:
         """Reload until a child has gone, which shows that the mark was set for all; or none can, as all are busy.
 

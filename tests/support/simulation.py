@@ -276,6 +276,7 @@ class World:
             reread=60,  # slower than by default: nothing may depend on it
             removal_grace=removal_grace,
             database="postgres",
+            nodes="keep",
             log="logfmt",
         )
         self.env = {

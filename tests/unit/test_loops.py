@@ -70,6 +70,7 @@ class Site:
             reread=reread,
             removal_grace=0,
             database="postgres",
+            nodes="keep",
             log="logfmt",
         )
         self.around = Surroundings(

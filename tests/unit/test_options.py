@@ -17,6 +17,7 @@ def test_by_default_everything_has_a_value() -> None:
         reread=10,
         removal_grace=600,
         database="postgres",
+        nodes="keep",
         log="logfmt",
     )
 
@@ -30,6 +31,7 @@ def test_each_is_taken_from_the_environment() -> None:
         "PGPOOL_SIDECAR_REREAD": "30s",
         "PGPOOL_SIDECAR_REMOVAL_GRACE": "1h",
         "PGPOOL_SIDECAR_DATABASE": "my db 1%",
+        "PGPOOL_SIDECAR_NODES": "watch",
         "PGPOOL_SIDECAR_LOG": "json",
     }
     assert load_options(env) == Options(
@@ -41,6 +43,7 @@ def test_each_is_taken_from_the_environment() -> None:
         reread=30,
         removal_grace=3600,
         database="my db 1%",
+        nodes="watch",
         log="json",
     )
 

@@ -54,6 +54,7 @@ def test_only_the_backends_are_required() -> None:
     assert (settings.sidecar_restart_spread, settings.sidecar_reread) == (60.0, 10.0)
     assert settings.sidecar_removal_grace == 600.0
     assert (settings.sidecar_database, settings.sidecar_log) == ("postgres", "logfmt")
+    assert settings.sidecar_nodes == "keep"
     assert settings.params == ()
     assert list(settings.found) == ["PGPOOL_BACKENDS"]
 

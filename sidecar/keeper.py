@@ -1,0 +1,178 @@
+"""Keeps pgpool's node table true to the cluster: observe, decide, act, and see at the next look whether it helped."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sidecar.events import Events
+from sidecar.member import Member
+from sidecar.nodes import (
+    NOTHING_DONE,
+    Action,
+    Kind,
+    Memory,
+    Truth,
+    decide,
+    forget,
+    primary_of,
+    remember,
+    truth,
+)
+from sidecar.pcp import PcpError
+from sidecar.table import Row
+
+
+class Watched(Protocol):
+    """sidecar.cluster.Observer."""
+
+    def members(self) -> tuple[Member, ...]:
+        """What was last seen of each backend."""
+
+
+class Table(Protocol):
+    """sidecar.table.TableReader."""
+
+    def read(self) -> tuple[Row, ...]:
+        """Pgpool's nodes. Raises PcpError."""
+
+
+class Switch(Protocol):
+    """What pgpool can be told about its nodes; sidecar.pool.Pool. All raise PcpError."""
+
+    def attach(self, node_id: int) -> None:
+        """Take a node into use."""
+
+    def detach(self, node_id: int) -> None:
+        """Take a node out of use."""
+
+    def look_again(self) -> None:
+        """Look for the primary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """One look, for status and metrics."""
+
+    table: tuple[Row, ...] = ()
+    members: tuple[Member, ...] = ()
+    truth: Truth = field(default_factory=lambda: Truth(None, "nothing was seen yet"))
+    seen_at: float | None = None
+    """When pgpool's table was last read; None: never."""
+    apart_since: float | None = None
+    """Since when pgpool's primary is not the cluster's, or there is none; None: both are the same."""
+    problem: str = ""
+    """Why the table could not be read this time."""
+
+
+class Keeper:
+    """The loop's body: `step` looks once."""
+
+    def __init__(  # noqa: PLR0913  # its seams
+        self,
+        watched: Watched,
+        table: Table,
+        switch: Switch,
+        events: Events,
+        note: Callable[[View], None],
+        count: Callable[[str, str], None],
+        *,
+        acts: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Look at nothing yet.
+
+        Args:
+            watched: the cluster.
+            table: pgpool's table.
+            switch: pgpool's switches.
+            events: told about every change and every action.
+            note: given every view.
+            count: given the kind of every action, and whether it was `taken`, `refused`, or PCP was `away`.
+            acts: if not, what would be done is only told.
+            clock: the one that the observations have their times from.
+        """
+        self._watched = watched
+        self._table = table
+        self._switch = switch
+        self._events = events
+        self._note = note
+        self._count = count
+        self._acts = acts
+        self._clock = clock
+        self._memory: Memory = NOTHING_DONE
+        self._told: tuple[Action, ...] = ()
+        self.view = View()
+
+    def step(self) -> View:
+        """Look, decide, act. Raises nothing that time may cure."""
+        former = self.view
+        try:
+            table = self._table.read()
+        except PcpError as error:
+            self.view = View(
+                table=former.table,
+                members=self._watched.members(),
+                truth=former.truth,
+                seen_at=former.seen_at,
+                apart_since=former.apart_since,
+                problem=str(error),
+            )
+            self._note(self.view)
+            return self.view
+        members, now = self._watched.members(), self._clock()
+        found = truth(members, now)
+        agrees = found.primary is not None and found.primary == primary_of(table)
+        self.view = View(
+            table=table,
+            members=members,
+            truth=found,
+            seen_at=now,
+            apart_since=None if agrees else former.apart_since or now,
+        )
+        self._tell_changes(former, self.view)
+        self._note(self.view)
+        actions = decide(table, members, self._memory, now)
+        for action in actions:
+            self._act(action, table)
+        if not actions:
+            self._memory = forget(self._memory, table, members, now)
+            self._told = ()
+        return self.view
+
+    def _act(self, action: Action, table: Sequence[Row]) -> None:
+        fields = {"node": str(action.node_id), "reason": action.reason}
+        if not self._acts:
+            if action not in self._told:
+                self._told = (*self._told, action)
+                self._events.warning(f"nodes.would_{action.kind}", **fields)
+            return
+        begin = self._clock()
+        try:
+            if action.kind is Kind.ATTACH:
+                self._switch.attach(action.node_id)
+            elif action.kind is Kind.DETACH:
+                self._switch.detach(action.node_id)
+            else:
+                self._switch.look_again()
+        except PcpError as error:
+            result = "away" if error.away else "refused"
+            self._events.warning(f"nodes.{action.kind}", **fields, failed=str(error))
+        else:
+            result = "taken"
+            self._events.warning(f"nodes.{action.kind}", **fields, ms=round((self._clock() - begin) * 1000, 1))
+        self._count(action.kind, result)
+        gave_up = action.kind is Kind.DETACH and primary_of(table) != action.node_id
+        self._memory = remember(self._memory, action, self._clock(), gave_up=gave_up)
+
+    def _tell_changes(self, former: View, view: View) -> None:
+        if view.truth.primary != former.truth.primary:
+            self._events.info("nodes.primary", node=_text(view.truth.primary), reason=view.truth.reason)
+        before = {row.node_id: (row.status, row.role) for row in former.table}
+        for row in view.table:
+            if before.get(row.node_id) != (row.status, row.role):
+                self._events.info("nodes.pgpool", node=str(row.node_id), status=row.status, role=row.role)
+
+
+def _text(node: int | None) -> str | None:
+    return None if node is None else str(node)

@@ -1,0 +1,105 @@
+"""Runs the keeper of the node table in a thread of its own, and observes the cluster that the last boot was told of."""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from entrypoint import environment
+from entrypoint.catalogue import load_catalogue
+from entrypoint.errors import Problems
+from entrypoint.inputs import read_inputs
+from entrypoint.publish import BOOTED, marked_at
+from entrypoint.settings import Settings
+from entrypoint.sources import Reader
+from sidecar.cluster import Observer
+from sidecar.events import Events, without_values
+from sidecar.keeper import Keeper
+from sidecar.member import Member
+from sidecar.patroni import trust, urls
+from sidecar.standing import Credentials
+
+PERIOD_SECONDS = 0.25
+SHORTEST_SECONDS = 0.02
+"""Between two looks, even when the cluster changes all the time."""
+
+
+class Cluster:
+    """The members of the cluster that pgpool was booted for; nobody before a boot."""
+
+    def __init__(self, run_dir: Path, login: Callable[[], Credentials | None], events: Events) -> None:
+        """Observe nobody yet; `login`: role, password and database of the check role, while they are known."""
+        self.wake = threading.Event()
+        """Set whenever something has changed."""
+        self._run_dir = run_dir
+        self._login = login
+        self._events = events
+        self._booted = 0
+        self._observer: Observer | None = None
+
+    def members(self) -> tuple[Member, ...]:
+        """What was last seen of each backend."""
+        return self._observer.members() if self._observer else ()
+
+    def follow(self) -> None:
+        """Observe the backends of the last boot. Raises OSError or ValueError."""
+        booted = marked_at(self._run_dir, BOOTED)
+        if booted == self._booted:
+            return
+        settings = _settings(self._run_dir)
+        self.stop()
+        self._observer = Observer(
+            settings.backends,
+            self._login,
+            urls(settings.patroni, settings.backends),
+            wake=self.wake.set,
+            failed=lambda error: self._events.error("nodes.failed", **without_values(error)),
+            tls=trust(_authority(settings)),
+            period=PERIOD_SECONDS,
+        )
+        self._observer.start()
+        self._booted = booted
+
+    def stop(self) -> None:
+        """Observe nobody."""
+        observer, self._observer = self._observer, None
+        if observer:
+            observer.stop()
+
+
+class NodeLoop:
+    """The thread. It is no obstacle to the end of the process."""
+
+    def __init__(self, keeper: Keeper, cluster: Cluster, stop: threading.Event, events: Events) -> None:
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self._keeper = keeper
+        self._cluster = cluster
+        self._stop = stop
+        self._events = events
+
+    def _run(self) -> None:
+        """Look every PERIOD_SECONDS, and whenever something of the cluster has changed."""
+        former: Mapping[str, str] = {}
+        while not self._stop.is_set():
+            self._cluster.wake.clear()
+            failure: Mapping[str, str] = {}
+            try:
+                self._cluster.follow()
+                self._keeper.step()
+            except Exception as error:  # noqa: BLE001  # whatever it is, pgpool is served better by another look
+                failure = without_values(error)
+            if failure and failure != former:  # told once
+                self._events.error("nodes.failed", **failure)
+            former = failure
+            self._stop.wait(SHORTEST_SECONDS)
+            self._cluster.wake.wait(PERIOD_SECONDS)
+        self._cluster.stop()
+
+
+def _settings(run_dir: Path) -> Settings:
+    boot = read_inputs(run_dir)
+    return environment.load(boot.environment, load_catalogue(boot.pgpool), Reader(), Problems())
+
+
+def _authority(settings: Settings) -> Path | None:
+    file = settings.tls_dir / "ca.crt" if settings.tls_dir else None
+    return file if file and file.is_file() else None
