@@ -86,6 +86,7 @@ LONG_PCP_PASSWORD = ("is longer than 120 bytes, which the pcp tools cannot read"
 NO_PATRONI = ("is neither on, off nor a list of URLs", "write on, off, or http://HOST:8008 for each node")
 NO_ADDRESS = ("is not an address", "write [HOST]:PORT, such as :9719 or 127.0.0.1:9719")
 NO_POLICY = ("is not a restart policy", "write auto or never")
+NO_DUTY = ("is not what can be done about nodes", "write keep, watch or off")
 NO_LOG_FORMAT = ("is not a log format", "write logfmt or json")
 NO_DURATION = ("is not a duration", "write a whole number with a unit: ms, s, min or h")
 
@@ -111,6 +112,7 @@ NO_DURATION = ("is not a duration", "write a whole number with a unit: ms, s, mi
         ("PGPOOL_SIDECAR_RESTART", "auto", "auto"),
         ("PGPOOL_SIDECAR_RESTART", "never", "never"),
         ("PGPOOL_SIDECAR_DATABASE", "my data 100%", "my data 100%"),
+        *(("PGPOOL_SIDECAR_NODES", value, value) for value in ("keep", "watch", "off")),
         ("PGPOOL_SIDECAR_LOG", "logfmt", "logfmt"),
         ("PGPOOL_SIDECAR_LOG", "json", "json"),
         *(
@@ -154,6 +156,7 @@ def test_a_value_is_read(name: str, value: str, expected: object) -> None:
             for value in ("9719", ":0", ":65536", ":", "h:", "::1:9719", "[h]:1", ":1\n", "a b:1", ":٣")
         ),
         *(("PGPOOL_SIDECAR_RESTART", value, NO_POLICY) for value in ("Auto", "always", " auto", "on")),
+        *(("PGPOOL_SIDECAR_NODES", value, NO_DUTY) for value in ("on", "Keep", "keep\n")),
         *(("PGPOOL_SIDECAR_LOG", value, NO_LOG_FORMAT) for value in ("JSON", "text", " json", "json\n")),
         *(("PGPOOL_SIDECAR_DATABASE", value, NO_CONTROL) for value in ("a\n", "a\tb", "a\x00")),
         *(
@@ -226,6 +229,7 @@ def test_every_setting_can_stand_in_a_file(tmp_path: Path, setting: str, newline
         "PGPOOL_PATRONI": "on",
         "PGPOOL_SIDECAR_HTTP": ":1",
         "PGPOOL_SIDECAR_RESTART": "never",
+        "PGPOOL_SIDECAR_NODES": "off",
         "PGPOOL_SIDECAR_LOG": "json",
     }
     value = values.get(setting, "5s" if setting in DURATIONS else "/a" if setting in PATHS else "other")
