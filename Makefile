@@ -26,9 +26,12 @@ unexport PGPOOL_VERSION PGPOOL_TARBALL
 # Caches belong with the other things that can be made again.
 export MYPY_CACHE_DIR := $(build)/mypy
 export RUFF_CACHE_DIR := $(build)/ruff
+# The cluster wants a network of its own.
+isolated = $(bin)/python tests/isolated.py
+patroni = $(build)/patroni/bin
 pytest = $(bin)/python -m pytest -o cache_dir=$(build)/pytest $(if $(CI),--durations=10) $(ARGS)
 
-handed_over := demo test lint unit integration pgpool bench
+handed_over := demo cluster test lint unit integration pgpool bench
 .PHONY: help setup source docs catalogue format clean $(handed_over)
 
 help:
@@ -36,10 +39,11 @@ help:
 	@awk -F ' *## ' '/^#: / {print "  " substr($$0, 4)}' $(MAKEFILE_LIST)
 
 #: demo         a real PostgreSQL and pgpool on this machine, and a SCRAM login through both (KEEP=1 leaves them running)
+#: cluster      a Patroni cluster of three nodes to play with, until Ctrl-C (ARGS='--pgpool': with pgpool in front of it)
 #: test         everything below: lint, unit, integration
 #: lint         style, types, layers, spelling, shell scripts, generated files
 #: unit         the tests that need no server
-#: integration  the tests against a real pgpool and PostgreSQL
+#: integration  the tests against a real pgpool, PostgreSQL and Patroni
 #: pgpool       build pgpool, and nothing else
 #: bench        measure; the report is docs/benchmarks.md (make bench >docs/benchmarks.md; ARGS='--only rotation' for a part)
 #: docs         generate docs/settings.md
@@ -63,6 +67,9 @@ else
 demo: setup pgpool
 	@$(bin)/python tests/demo.py --pgpool-bin $(prefix)/bin $(if $(KEEP),--keep)
 
+cluster: setup pgpool
+	@$(isolated) $(bin)/python tests/cluster.py --pgpool-bin $(prefix)/bin --patroni-bin $(patroni) $(ARGS)
+
 test: lint unit integration
 
 lint: setup source
@@ -80,7 +87,7 @@ unit: setup
 	$(pytest) tests/unit
 
 integration: setup pgpool
-	$(pytest) tests/integration --pgpool-bin $(prefix)/bin --junit-xml=$(build)/integration.xml
+	$(isolated) $(pytest) tests/integration --pgpool-bin $(prefix)/bin --patroni-bin $(patroni) --junit-xml=$(build)/integration.xml
 	@$(if $(CI),grep -qE '<testsuite [^>]*skipped="0" tests="[1-9]' $(build)/integration.xml || $(call fail,CI needs every integration test to run: some were skipped or are expected to fail))
 
 pgpool: setup

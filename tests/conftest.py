@@ -30,6 +30,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="directory of postgres and initdb (default: newest in /usr/lib/postgresql, else pg_config's)",
     )
+    group.addoption(
+        "--patroni-bin",
+        type=Path,
+        default=programs.find_patroni(),
+        metavar="DIR",
+        help="directory of patroni and patronictl (default: where PATH has patroni)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,6 +48,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     reports = [
         _report(config, "--pgpool-bin", "pgpool"),
         _report(config, "--postgres-bin", "postgres"),
+        _report(config, "--patroni-bin", "patroni"),
         f"Python {platform.python_version()}",
     ]
     return ", ".join(reports)
@@ -56,6 +64,12 @@ def pgpool_bin(pytestconfig: pytest.Config) -> Path:
 def postgres_bin(pytestconfig: pytest.Config) -> Path:
     """The directory of PostgreSQL's server programs."""
     return _required(pytestconfig, "--postgres-bin", "postgres")
+
+
+@pytest.fixture(scope="session")
+def patroni_bin(pytestconfig: pytest.Config) -> Path:
+    """The directory of Patroni's programs."""
+    return _required(pytestconfig, "--patroni-bin", "patroni")
 
 
 def _directory(config: pytest.Config, option: str) -> Path | None:

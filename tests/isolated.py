@@ -9,8 +9,8 @@ process behind, whatever happens to whoever started it. So the command gets
   and what it shared is freed,
 * a TMPDIR that is removed at the end.
 
-It needs no privileges, only a kernel that lets ordinary users make user namespaces. `nsenter` gets in from outside;
-the directory in which the command keeps its files is the same there.
+It needs no privileges, only a kernel that lets ordinary users make user namespaces. From outside, `nsenter` gets in by
+the process number in ISOLATED_BY; files are where they are.
 """
 
 import os
@@ -62,7 +62,11 @@ def check() -> None:
 def watch(command: list[str]) -> NoReturn:
     """Outside of the new process numbers: start their first process, and pass on what is asked of this one."""
     with tempfile.TemporaryDirectory(prefix="own-", ignore_cleanup_errors=True) as directory:
-        environment = os.environ | {"TMPDIR": directory, "PATH": f"{os.environ['PATH']}:{SBIN}"}
+        environment = os.environ | {
+            "TMPDIR": directory,
+            "PATH": f"{os.environ['PATH']}:{SBIN}",
+            "ISOLATED_BY": str(os.getpid()),  # as the rest of the machine knows it
+        }
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", sys.executable, __file__, FIRST, *command], env=environment
         )

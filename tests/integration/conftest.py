@@ -15,7 +15,9 @@ from entrypoint.render import render
 from entrypoint.secret import Secret
 from sidecar.desired import read_desired
 from sidecar.login import Outcome, through_pgpool
+from support.cluster import Cluster
 from support.deadline import wait_until
+from support.network import Network
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod
 from support.postgres import NewServer, PostgresServer, initialise
@@ -78,6 +80,22 @@ def new_server(postgres_bin: Path, postgres_template: Path) -> Iterator[NewServe
             return stack.enter_context(server)
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(patroni_bin: Path, postgres_bin: Path) -> Iterator[Cluster]:
+    """Started once; its addresses are fixed, so that there can be no second one."""
+    if not Network.is_ours():
+        pytest.skip("needs a network of its own: make integration, or python tests/isolated.py python -m pytest …")
+    with Cluster(patroni_bin=patroni_bin, postgres_bin=postgres_bin) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster) -> Cluster:
+    """A Patroni cluster of three nodes, healthy whatever the test before has done to it."""
+    shared_cluster.restore()
+    return shared_cluster
 
 
 @pytest.fixture

@@ -165,6 +165,21 @@ class Cluster:
         """Change Patroni's dynamic configuration; each node learns of it within `loop_wait`."""
         self.nodes[self.leader()].ask("PATCH", "config", dict(changes), timeout=patroni.REST_TIMEOUT)
 
+    def restore(self) -> None:
+        """Undo whatever was done, and wait until all is well."""
+        self.mend()
+        for member in self.etcd.values():
+            if not member.running:
+                member.start()
+        for node in self.nodes.values():
+            node.signal("postgres", signal.SIGCONT)
+            if node.patroni_running:
+                node.signal("patroni", signal.SIGCONT)
+            else:
+                node.start()
+        self.wait_until_healthy()
+        self.configure(self.options.dynamic())
+
     # What is the case.
 
     def member(self, node: str) -> Member | None:
@@ -229,19 +244,19 @@ class Cluster:
             "PGPOOL_PATRONI": ",".join(f"http://{address}:{patroni.REST_PORT}" for address in far.values()),
         }
 
-    def conninfo(self, *, far: bool = False, **parameters: str | int) -> str:
-        """libpq's way to the primary, whichever node that is: as the application, for all nodes."""
+    def conninfo(self, *, far: bool = False) -> str:
+        """The application's way to the primary, whichever node that is, by libpq alone."""
         addresses = [network.far(node.address) if far else node.address for node in self.nodes.values()]
-        defaults: dict[str, str | int] = {
-            "host": ",".join(addresses),
-            "port": patroni.PORT,
-            "user": APP_ROLE,
-            "password": APP_PASSWORD,
-            "dbname": APP_ROLE,
-            "target_session_attrs": "read-write",
-            "connect_timeout": patroni.CONNECT_TIMEOUT,
-        }
-        return make_conninfo("", **(defaults | parameters))
+        return make_conninfo(
+            "",
+            host=",".join(addresses),
+            port=patroni.PORT,
+            user=APP_ROLE,
+            password=APP_PASSWORD,
+            dbname=APP_ROLE,
+            target_session_attrs="read-write",
+            connect_timeout=patroni.CONNECT_TIMEOUT,
+        )
 
 
 def _is_writable(node: Node) -> bool:

@@ -34,7 +34,7 @@ class Etcd:
 
     def start(self) -> None:
         """Start it, waiting for nothing: alone it is no use."""
-        assert self._process is None, f"{self.name} runs already"
+        assert not self.running, f"{self.name} runs already"
         peers = ",".join(f"etcd-{number}=http://{address}:{PEERS}" for number, address in MEMBERS.items())
         client, peer = f"http://{self.address}:{CLIENTS}", f"http://{self.address}:{PEERS}"
         command: list[str | Path] = ["etcd", "--name", self.name, "--data-dir", self._data]

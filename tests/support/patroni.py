@@ -131,7 +131,7 @@ class Node:
 
     def start(self) -> None:
         """Start Patroni, waiting for nothing; it starts PostgreSQL, or takes over the one that runs."""
-        assert self._process is None, f"the Patroni of {self.name} runs already"
+        assert not self.patroni_running, f"the Patroni of {self.name} runs already"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [self._patroni_bin / "patroni", self.config],
@@ -188,7 +188,7 @@ class Node:
             has_lock=has_lock,
         )
 
-    def ask(self, method: str, path: str, body: object, *, timeout: float) -> str:
+    def ask(self, method: str, path: str, body: object = None, *, timeout: float) -> str:
         """Have Patroni do something, and return what it says to it."""
         request = urllib.request.Request(
             f"http://{self.address}:{REST_PORT}/{path}", method=method, data=json.dumps(body).encode()

@@ -13,6 +13,12 @@ def find_pgpool() -> Path | None:
     return Path(program).resolve().parent if program else None
 
 
+def find_patroni() -> Path | None:
+    """The directory of the `patroni` on PATH."""
+    program = shutil.which("patroni")
+    return Path(program).parent if program else None
+
+
 def find_postgres() -> Path | None:
     """Debian's newest server, for its programs are not on PATH; else what pg_config says."""
     installed = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
@@ -33,12 +39,15 @@ def version(program: Path) -> str:
     return number[0] if number else text.strip()
 
 
-def parse_with_programs(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse a command line that also says where the programs are, in pgpool_bin and postgres_bin."""
-    for program, found in (("pgpool", find_pgpool()), ("postgres", find_postgres())):
+def parse_with_programs(parser: argparse.ArgumentParser, *, cluster: bool = False) -> argparse.Namespace:
+    """Parse a command line that also says where the programs are: pgpool_bin, postgres_bin; patroni_bin if asked."""
+    programs = {"pgpool": find_pgpool(), "postgres": find_postgres()}
+    if cluster:
+        programs["patroni"] = find_patroni()
+    for program, found in programs.items():
         parser.add_argument(f"--{program}-bin", type=Path, default=found, metavar="DIR", help=f"directory of {program}")
     options = parser.parse_args()
-    for option in ("pgpool_bin", "postgres_bin"):
+    for option in (f"{program}_bin" for program in programs):
         directory = getattr(options, option)
         if directory is None:
             parser.error(f"found no such program: give --{option.replace('_', '-')}")
