@@ -22,6 +22,8 @@ from sidecar.nodes import (
 from sidecar.pcp import PcpError
 from sidecar.table import Row
 
+SPARING_SECONDS = 5.0
+
 
 class Watched(Protocol):
     """sidecar.cluster.Observer."""
@@ -34,7 +36,7 @@ class Table(Protocol):
     """sidecar.table.TableReader."""
 
     def read(self) -> tuple[Row, ...]:
-        """Pgpool's nodes. Raises PcpError."""
+        """The rows. Raises PcpError."""
 
 
 class Switch(Protocol):
@@ -78,6 +80,7 @@ class Keeper:
         count: Callable[[str, str], None],
         *,
         acts: bool = True,
+        sparing: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Look at nothing yet.
@@ -90,6 +93,7 @@ class Keeper:
             note: given every view.
             count: given the kind of every action, and whether it was `taken`, `refused`, or PCP was `away`.
             acts: if not, what would be done is only told.
+            sparing: read pgpool's table less often while all is well and nothing changes, for it logs each reading.
             clock: the one that the observations have their times from.
         """
         self._watched = watched
@@ -99,14 +103,21 @@ class Keeper:
         self._note = note
         self._count = count
         self._acts = acts
+        self._sparing = sparing
         self._clock = clock
         self._memory: Memory = NOTHING_DONE
         self._told: tuple[Action, ...] = ()
+        self._doubtful: tuple[Action, ...] = ()
         self.view = View()
+        self.eager = False
+        """Whether the next look is to come at once."""
 
     def step(self) -> View:
         """Look, decide, act. Raises nothing that time may cure."""
         former = self.view
+        self.eager = False
+        if self._sparing and self._may_wait(former):
+            return former
         try:
             table = self._table.read()
         except PcpError as error:
@@ -134,11 +145,22 @@ class Keeper:
         self._note(self.view)
         actions = decide(table, members, self._memory, now)
         for action in actions:
-            self._act(action, table)
+            # Rows are read one after the other: that there is no primary, or another one, takes two readings.
+            if action.kind is Kind.LOOK_AGAIN and action not in self._doubtful:
+                self.eager = True
+            else:
+                self._act(action, table)
+        self._doubtful = actions
         if not actions:
             self._memory = forget(self._memory, table, members, now)
             self._told = ()
         return self.view
+
+    def _may_wait(self, former: View) -> bool:
+        if former.seen_at is None or former.apart_since is not None or former.problem or self._memory.is_busy:
+            return False
+        soon = self._clock() - former.seen_at < SPARING_SECONDS
+        return soon and [_state(each) for each in self._watched.members()] == [_state(each) for each in former.members]
 
     def _act(self, action: Action, table: Sequence[Row]) -> None:
         fields = {"node": str(action.node_id), "reason": action.reason}
@@ -172,6 +194,15 @@ class Keeper:
         for row in view.table:
             if before.get(row.node_id) != (row.status, row.role):
                 self._events.info("nodes.pgpool", node=str(row.node_id), status=row.status, role=row.role)
+
+
+def _state(member: Member) -> tuple[object, ...]:
+    """What would be news of a member."""
+    sql, rest = member.sql, member.rest
+    return (
+        sql and (sql.reach, sql.in_recovery, sql.timeline, sql.receiving),
+        rest and (rest.reach, rest.lock, rest.unlocked, rest.leader),
+    )
 
 
 def _text(node: int | None) -> str | None:

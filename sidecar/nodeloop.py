@@ -91,7 +91,8 @@ class NodeLoop:
                 self._events.error("nodes.failed", **failure)
             former = failure
             self._stop.wait(SHORTEST_SECONDS)
-            self._cluster.wake.wait(PERIOD_SECONDS)
+            if not self._keeper.eager:
+                self._cluster.wake.wait(PERIOD_SECONDS)
         self._cluster.stop()
 
 

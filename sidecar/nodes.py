@@ -67,6 +67,11 @@ class Memory:
     given_up: Mapping[int, tuple[float, ...]]
     """When a standby was detached because it did not answer."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something was done that has not had its effect yet."""
+        return any(done.times for done in self.done.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Truth:
