@@ -24,7 +24,13 @@ class Place:
     """A port of a host. Name servers that are away do no harm: the addresses they gave last are used."""
 
     def __init__(
-        self, host: str, port: int, *, again: float, lookup: Callable[[str], tuple[str, ...]] = _lookup
+        self,
+        host: str,
+        port: int,
+        *,
+        again: float,
+        lookup: Callable[[str], tuple[str, ...]] = _lookup,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Ask nobody yet.
 
@@ -34,11 +40,12 @@ class Place:
             again: seconds after which a connection that does not come about is tried anew. When a network comes
                 back, it thus is noticed at once: the kernel repeats itself after a second, then after two, four …
             lookup: gives the addresses of a name; may take long.
+            clock: by which an address is too old.
         """
         self.host = host
         self.port = port
         self._again = again
-        self._latest = Latest(lambda: lookup(host), fresh=_LOOKUP_SECONDS)
+        self._latest = Latest(lambda: lookup(host), fresh=_LOOKUP_SECONDS, clock=clock)
         self._known: tuple[str, ...] = ()
         self._is_address = _is_address(host)
 

@@ -1,0 +1,320 @@
+"""Patroni's answers, as Patroni 4.1.5 gave them, and everything that can go wrong on the way."""
+
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entrypoint import settings
+from entrypoint.backends import Backend
+from sidecar.member import Reach, Rest
+from sidecar.patroni import Patroni, leader, read_node, timing, trust, urls
+from support.certificates import Authority, Certificate
+from support.ports import free_port
+
+HEADERS = "Server: BaseHTTP/0.6 Python/3.11.2\r\nContent-Type: application/json\r\n"
+PRIMARY: dict[str, Any] = {
+    "state": "running",
+    "postmaster_start_time": "2026-11-23 23:39:56.766438+00:00",
+    "role": "primary",
+    "server_version": 150018,
+    "xlog": {"location": 14680160},
+    "timeline": 1,
+    "replication": [{"usename": "replicator", "application_name": "postgres-3", "state": "streaming"}],
+    "dcs_last_seen": 1795477215,
+    "database_system_identifier": "7711515807031095353",
+    "patroni": {"version": "4.1.5", "scope": "a-cluster", "name": "postgres-1"},
+}
+REPLICA: dict[str, Any] = {
+    "state": "running",
+    "role": "replica",
+    "server_version": 150018,
+    "xlog": {"received_location": 14680160, "replayed_location": 14680160, "paused": False},
+    "timeline": 1,
+    "replication_state": "streaming",
+    "dcs_last_seen": 1795477215,
+    "patroni": {"version": "4.1.5", "scope": "a-cluster", "name": "postgres-2"},
+}
+DEMOTED = {"state": "stopped", "role": "demoted", "cluster_unlocked": True, "dcs_last_seen": 1795477219}
+OLD = {"state": "running", "role": "master", "timeline": 7, "patroni": {"version": "2.1.4", "scope": "a-cluster"}}
+CLUSTER: dict[str, Any] = {
+    "members": [
+        {"name": "postgres-1", "role": "leader", "state": "running", "host": "127.0.0.11", "timeline": 1},
+        {"name": "postgres-2", "role": "replica", "state": "streaming", "receive_lsn": "unknown", "lag": "unknown"},
+    ],
+    "scope": "a-cluster",
+}
+CONFIG = {"loop_wait": 2, "ttl": 20, "retry_timeout": 3, "postgresql": {"use_slots": True}}
+
+
+def read(status: int, document: object) -> Rest:
+    return read_node(5.0, status, document)
+
+
+def test_who_has_the_lock_is_told_by_the_status_alone() -> None:
+    assert read(200, PRIMARY) == Rest(
+        asked=5.0,
+        reach=Reach.ANSWERED,
+        since=5.0,
+        lock=True,
+        role="primary",
+        state="running",
+        timeline=1,
+        dcs_last_seen=1795477215,
+        name="postgres-1",
+    )
+    assert read(200, PRIMARY).dcs_last_seen == 1795477215
+    assert read(503, PRIMARY).lock is False
+    assert read(200, REPLICA).lock is True, "it is about to be promoted"
+
+
+def test_a_former_leader_says_so() -> None:
+    demoted = read(503, DEMOTED)
+    assert (demoted.role, demoted.state, demoted.timeline, demoted.unlocked) == ("demoted", "stopped", None, True)
+    assert read(503, DEMOTED | {"pause": True}).paused
+    assert read(200, PRIMARY | {"failsafe_mode_is_active": True}).failsafe
+
+
+def test_master_is_an_older_word_for_primary() -> None:
+    assert (read(200, OLD).role, read(200, OLD).timeline, read(200, OLD).name) == ("primary", 7, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "document"), [(404, PRIMARY), (500, PRIMARY), (200, []), (503, "running"), (200, {"members": []})]
+)
+def test_what_is_not_patronis_is_refused(status: int, document: object) -> None:
+    with pytest.raises(ValueError, match="not Patroni"):
+        read(status, document)
+
+
+def test_fields_of_another_type_are_not_believed() -> None:
+    odd = read(503, {"state": 5, "role": None, "timeline": True, "dcs_last_seen": "now", "patroni": "4.1"})
+    assert (odd.state, odd.role, odd.timeline, odd.dcs_last_seen, odd.name) == (None,) * 5
+
+
+@pytest.mark.parametrize(
+    ("document", "times"),
+    [
+        (CONFIG, (20.0, 2.0)),
+        ({"ttl": 30}, (30.0, None)),
+        ({"ttl": "30", "loop_wait": -1}, (None, None)),
+        ([], (None, None)),
+    ],
+)
+def test_the_configuration_tells_how_long_the_lock_lasts(document: object, times: tuple[float, float]) -> None:
+    assert timing(document) == times
+
+
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [
+        (CLUSTER, "postgres-1"),
+        ({"members": CLUSTER["members"][1:]}, None),
+        ({"members": [{"name": "postgres-1", "role": "standby_leader"}]}, None),
+        ({"members": [None, {"role": "leader"}]}, None),
+        ({"members": None}, None),
+        ([], None),
+    ],
+)
+def test_the_cluster_tells_who_holds_the_lock(document: object, name: str | None) -> None:
+    assert leader(document) == name
+
+
+def test_on_means_port_8008_of_each_backend() -> None:
+    backends = [Backend(name="a", host="10.0.0.1"), Backend(name="b", host="fd00::1"), Backend(name="c", host="db-3")]
+    on, given = settings.Patroni(enabled=True), settings.Patroni(enabled=True, urls=("https://a:1", "https://b:1"))
+    assert urls(on, backends) == ("http://10.0.0.1:8008", "http://[fd00::1]:8008", "http://db-3:8008")
+    assert urls(given, backends) == ("https://a:1", "https://b:1")
+    assert urls(settings.Patroni(enabled=False), backends) == ()
+
+
+class Node:
+    """An HTTP server that says what it is told to say, to whatever path."""
+
+    def __init__(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
+        self.asked: list[str] = []
+        self.says: dict[str, Callable[[socket.socket], None]] = {}
+        self.port: int = listener.getsockname()[1]
+        self._listener = listener
+        self._tls = tls
+        self.answer("/config", 200, CONFIG)
+
+    def answer(self, path: str, status: int, document: object) -> None:
+        words = f"HTTP/1.0 {status} X\r\n{HEADERS}\r\n{json.dumps(document)}".encode()
+        self.says[path] = lambda client: client.sendall(words)
+
+    def serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+
+    def _talk(self, client: socket.socket) -> None:
+        with suppress(OSError, LookupError, UnicodeError), client:  # somebody may speak TLS, and hang up
+            if self._tls is not None:
+                client = self._tls.wrap_socket(client, server_side=True)
+            path = client.recv(4096).split()[1].decode()
+            self.asked.append(path)
+            self.says[path](client)
+            client.close()
+
+
+@contextmanager
+def node(tls: ssl.SSLContext | None = None) -> Iterator[Node]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Node(listener, tls)
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        try:
+            yield server
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+def patroni(
+    port: int, *, leads: bool = False, seconds: float = 1.0, clock: Callable[[], float] = time.monotonic
+) -> Patroni:
+    url = f"http://127.0.0.1:{port}"
+    return Patroni(url, nobody_leads=lambda: not leads, seconds=seconds, again=0.25, clock=clock)
+
+
+def hang(client: socket.socket) -> None:
+    """Until the client goes."""
+    client.recv(1)
+
+
+def test_a_node_is_asked_for_the_leader_only_while_nobody_leads() -> None:
+    with node() as server:
+        server.answer("/primary", 200, PRIMARY)
+        server.answer("/cluster", 200, CLUSTER)
+        assert patroni(server.port).ask().leader is None
+        server.answer("/primary", 503, REPLICA)
+        assert patroni(server.port, leads=True).ask().leader is None
+        server.answer("/primary", 503, DEMOTED)
+        assert patroni(server.port).ask().leader is None, "it said already that it knows of none"
+        assert "/cluster" not in server.asked, "nobody needed it"
+        server.answer("/primary", 503, REPLICA)
+        rest = patroni(server.port).ask()
+        assert (rest.lock, rest.leader) == (False, "postgres-1")
+
+
+def test_a_node_is_asked_for_the_leader_once_a_second_and_its_answer_is_kept_meanwhile() -> None:
+    times = [0.25 * number for number in range(40)]
+    with node() as server:
+        server.answer("/primary", 503, REPLICA)
+        server.answer("/cluster", 200, CLUSTER)
+        now = times[0]
+        asker = patroni(server.port, clock=lambda: now)
+        for now in times:  # noqa: B007  # the clock
+            assert asker.ask().leader == "postgres-1"
+        assert (server.asked.count("/primary"), server.asked.count("/cluster")) == (40, 10)
+
+
+def test_how_long_the_lock_lasts_is_asked_once_a_minute_and_remembered() -> None:
+    with node() as server:
+        server.answer("/primary", 200, PRIMARY)
+        now = 0.0
+        asker = patroni(server.port, clock=lambda: now)
+        for now in range(100):  # noqa: B007  # the clock
+            rest = asker.ask()
+            assert (rest.ttl, rest.loop_wait) == (20.0, 2.0)
+            server.says["/config"] = lambda _: None
+        assert server.asked.count("/config") == 2
+
+
+def test_a_node_whose_etcd_is_away_still_tells_about_itself() -> None:
+    with node() as server:
+        server.answer("/primary", 503, REPLICA)
+        server.says["/cluster"] = hang
+        rest = patroni(server.port).ask()
+        assert (rest.reach, rest.role, rest.leader) == (Reach.ANSWERED, "replica", None)
+        server.says["/cluster"] = lambda _: None
+        assert patroni(server.port).ask().reach is Reach.ANSWERED
+
+
+def trickle(client: socket.socket) -> None:
+    for letter in b"HTTP/1.0 200 OK\r\n" * 100:
+        client.sendall(bytes([letter]))
+        time.sleep(0.1)  # what is tested: the slowness of somebody else
+
+
+def flood(client: socket.socket) -> None:
+    client.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + b"[" * 300_000)
+
+
+@pytest.mark.parametrize(
+    ("says", "reach", "reason"),
+    [
+        (hang, Reach.SILENT, "no answer in time"),
+        (trickle, Reach.SILENT, "no answer in time"),
+        (lambda _: None, Reach.REFUSED, "not reachable"),
+        (flood, Reach.UNTOLD, "the answer is not Patroni's"),
+        (lambda client: client.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"), Reach.UNTOLD, "the answer is not Patroni's"),
+        (lambda client: client.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 9999), Reach.UNTOLD, None),
+        (lambda client: client.sendall(b"HTTP/1.1 200 OK\r\n\r\n\xff"), Reach.UNTOLD, None),
+        (lambda client: client.sendall(b"HTTP/1.0 401 Unauthorized\r\n\r\n{}"), Reach.UNTOLD, None),
+    ],
+    ids=["hangs", "trickles", "hangs up", "floods", "no HTTP", "too deep", "no UTF-8", "401"],
+)
+def test_whatever_a_server_does_the_question_ends_in_time(
+    says: Callable[[socket.socket], None], reach: Reach, reason: str | None
+) -> None:
+    with node() as server:
+        server.says["/primary"] = says
+        began = time.monotonic()
+        rest = patroni(server.port, seconds=0.5).ask()
+        assert time.monotonic() - began < 1.0
+    assert (rest.reach, rest.lock, rest.role) == (reach, None, None)
+    assert rest.reason == (reason or rest.reason) != ""
+
+
+def test_a_port_without_a_listener_refuses() -> None:
+    assert patroni(free_port()).ask().reach is Reach.REFUSED
+
+
+def serving(certificate: Certificate, directory: Path) -> ssl.SSLContext:
+    files = certificate.write(directory)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files / "tls.crt", files / "tls.key")
+    return context
+
+
+def test_https_is_believed_when_our_authority_signed_it_for_this_host(tmp_path: Path) -> None:
+    authority = Authority()
+    (tmp_path / "ca.crt").write_bytes(authority.certificate)
+    ours = trust(tmp_path / "ca.crt")
+    right = serving(authority.issue(), tmp_path / "right")
+    of_another_host = serving(authority.issue(names=["db.example"]), tmp_path / "other")
+    for context, trusted, reach in [
+        (right, ours, Reach.ANSWERED),
+        (right, trust(None), Reach.UNTOLD),
+        (of_another_host, ours, Reach.UNTOLD),
+    ]:
+        with node(context) as server:
+            server.answer("/primary", 200, PRIMARY)
+            url = f"https://127.0.0.1:{server.port}"
+            rest = Patroni(url, nobody_leads=lambda: False, seconds=5.0, again=0.25, tls=trusted).ask()
+        assert rest.reach is reach, rest
+    with node() as plain:
+        plain.answer("/primary", 200, PRIMARY)
+        url = f"https://127.0.0.1:{plain.port}"
+        assert Patroni(url, nobody_leads=lambda: False, seconds=5.0, again=0.25).ask().reach is not Reach.ANSWERED
+
+
+def test_a_tls_handshake_that_hangs_ends_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        began = time.monotonic()
+        rest = Patroni(url, nobody_leads=lambda: False, seconds=0.5, again=0.25).ask()
+        assert time.monotonic() - began < 1.0
+    assert rest.reach is Reach.SILENT
