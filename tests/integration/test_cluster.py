@@ -14,10 +14,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from support.cluster import Cluster
-from support.deadline import wait_until
 from support.network import far
 from support.patroni import PORT, REST_PORT
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
+
+pytestmark = pytest.mark.timeout(300)  # of the first test, the start of the cluster is a part
 
 AT_ONCE = 1.0
 """Seconds in which an answer comes, if it is not waited for anything."""
@@ -44,12 +45,16 @@ def far_rest(cluster: Cluster, node: str) -> int:
         return status
 
 
+def rest(cluster: Cluster, node: str, path: str) -> str:
+    return cluster.nodes[node].ask("GET", path, timeout=AT_ONCE)
+
+
 def wait_for_other_leader(cluster: Cluster, former: str, *, timeout: float) -> str:
     def other() -> str | None:
         leader = cluster.find_leader()
         return leader if leader != former else None
 
-    return wait_until(other, timeout=timeout, failure=cluster.describe)
+    return cluster.wait_until(other, timeout)
 
 
 def test_one_node_leads_and_can_be_written_to_and_the_others_stream_from_it(cluster: Cluster) -> None:
@@ -153,21 +158,16 @@ def test_a_cut_touches_neither_the_cluster_nor_the_nodes_that_are_not_named(clus
     cluster.cut([cut, leader], how="reject" if how == "reject" else "drop")
     far_session(cluster, other).close()
     assert cluster.is_healthy()
-    node = cluster.nodes[leader]
-    node.sql("CREATE TABLE IF NOT EXISTS written (it text)", dbname=APP_ROLE)
-    node.sql("INSERT INTO written VALUES (%s)", [how], dbname=APP_ROLE)
-    wait_until(
-        lambda: (how,) in cluster.nodes[cut].sql("SELECT it FROM written", dbname=APP_ROLE),
-        timeout=5,
-        failure=cluster.describe,
-    )
+    [(written,)] = cluster.nodes[leader].sql("SELECT pg_logical_emit_message(true, 'test', 'written')::text")
+    arrived = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+    cluster.wait_until(lambda: cluster.nodes[cut].sql(arrived, [written]) == [(True,)], 5)
 
 
 def test_a_killed_postmaster_is_restarted_in_place(cluster: Cluster) -> None:
     leader = cluster.leader()
     former = cluster.nodes[leader].postmaster_pid
     cluster.kill_postmaster(leader)
-    wait_until(lambda: not cluster.writable_nodes(), timeout=5, failure=cluster.describe)
+    cluster.wait_until(lambda: not cluster.writable_nodes(), 5)
     cluster.wait_until_healthy()
     assert cluster.leader() == leader
     assert cluster.nodes[leader].postmaster_pid != former
@@ -214,7 +214,7 @@ def test_a_frozen_patroni_says_nothing_while_postgresql_goes_on(cluster: Cluster
     assert cluster.member(leader) is None
     assert cluster.writable_nodes() == [leader]
     cluster.thaw(leader, "patroni")
-    wait_until(lambda: cluster.find_leader() == leader, timeout=10, failure=cluster.describe)
+    cluster.wait_until(lambda: cluster.find_leader() == leader, 10)
 
 
 def test_a_standby_is_restarted_by_patroni_and_streams_again(cluster: Cluster) -> None:
@@ -237,7 +237,21 @@ def test_without_one_etcd_member_patroni_goes_on(cluster: Cluster) -> None:
 def test_without_a_quorum_of_etcd_no_node_can_be_written_to_until_it_is_back(cluster: Cluster) -> None:
     for number in (1, 2):
         cluster.stop_etcd(number)
-    wait_until(lambda: not cluster.writable_nodes(), timeout=cluster.options.ttl, failure=cluster.describe)
+    cluster.wait_until(lambda: not cluster.writable_nodes(), cluster.options.ttl)
     for number in (1, 2):
         cluster.start_etcd(number)
     cluster.wait_until_healthy()
+
+
+def test_in_failsafe_mode_the_primary_stays_without_etcd(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    cluster.configure({"failsafe_mode": True})
+    # Each of them has to know, or the primary does not learn that they live.
+    cluster.wait_until(
+        lambda: all('"failsafe_mode": true' in rest(cluster, name, "config") for name in cluster.nodes), 5
+    )
+    for number in (1, 2, 3):
+        cluster.stop_etcd(number)
+    cluster.wait_until(lambda: '"failsafe_mode_is_active": true' in rest(cluster, leader, "patroni"), 20)
+    assert cluster.leader() == leader
+    assert cluster.writable_nodes() == [leader]

@@ -12,10 +12,11 @@ Each fault is a verb, and returns as soon as the fault is there, not when its co
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -32,6 +33,11 @@ START_TIMEOUT = 60.0
 HEALTHY_TIMEOUT = 60.0
 SWITCHOVER_TIMEOUT = 60.0
 RESTART_TIMEOUT = 60.0
+CONFIGURE_TIMEOUT = 10.0
+PAUSE = 0.2
+"""Seconds between two questions to all nodes: each costs Patroni time that the faults are to have."""
+
+T = TypeVar("T")
 
 
 class Cluster:
@@ -76,7 +82,7 @@ class Cluster:
             member.wait_until_healthy()
         first, *others = self.nodes.values()
         first.start()
-        wait_until(self.find_leader, timeout=START_TIMEOUT, failure=lambda: f"no leader\n{first.log}")
+        self.wait_until(self.find_leader, START_TIMEOUT)
         for node in others:
             node.start()
         first.create_role(CHECK_ROLE, CHECK_PASSWORD, monitor=True)
@@ -100,11 +106,7 @@ class Cluster:
         leader = self.leader()
         body = {"leader": leader, "candidate": candidate}
         self.nodes[leader].ask("POST", "switchover", body, timeout=SWITCHOVER_TIMEOUT)
-        return wait_until(
-            lambda: new if (new := self.find_leader()) != leader else None,
-            timeout=SWITCHOVER_TIMEOUT,
-            failure=self.describe,
-        )
+        return self.wait_until(lambda: new if (new := self.find_leader()) != leader else None, SWITCHOVER_TIMEOUT)
 
     def kill_postmaster(self, node: str) -> None:
         """Its postmaster crashes (kill -9); Patroni sees that within `loop_wait`, and starts it again."""
@@ -163,7 +165,7 @@ class Cluster:
 
     def configure(self, changes: Mapping[str, Any]) -> None:
         """Change Patroni's dynamic configuration; each node learns of it within `loop_wait`."""
-        self.nodes[self.leader()].ask("PATCH", "config", dict(changes), timeout=patroni.REST_TIMEOUT)
+        self.nodes[self.leader()].ask("PATCH", "config", dict(changes), timeout=CONFIGURE_TIMEOUT)
 
     def restore(self) -> None:
         """Undo whatever was done, and wait until all is well."""
@@ -177,6 +179,8 @@ class Cluster:
                 node.signal("patroni", signal.SIGCONT)
             else:
                 node.start()
+        for member in self.etcd.values():
+            member.wait_until_healthy()
         self.wait_until_healthy()
         self.configure(self.options.dynamic())
 
@@ -224,7 +228,21 @@ class Cluster:
         return len(streaming) == len(members) - 1 and _is_writable(self.nodes[leader.name])
 
     def wait_until_healthy(self, timeout: float = HEALTHY_TIMEOUT) -> None:
-        wait_until(self.is_healthy, timeout=timeout, failure=self.describe)
+        self.wait_until(self.is_healthy, timeout)
+
+    def wait_until(self, condition: Callable[[], T | None], timeout: float) -> T:
+        """Wait for something that is asked of the nodes, not more often than they like."""
+        next_time = 0.0
+
+        def ask() -> T | None:
+            nonlocal next_time
+            if time.monotonic() < next_time:
+                return None
+            answer = condition()
+            next_time = time.monotonic() + PAUSE
+            return answer
+
+        return wait_until(ask, timeout=timeout, failure=self.describe)
 
     def describe(self) -> str:
         """For failure messages: every node's state, and the end of its log."""
