@@ -126,6 +126,7 @@ def under_load(stage: Stage, count: int) -> Iterator[str]:
                 took.append(scene.rotate(*active, secret_of(active)))
                 in_use.append(active)
                 wait_for_logins(load, LOGINS_A_ROTATION)
+                load.wait_for_turnover(PATIENCE)  # the other role's password is next to change
                 pause()
                 if number % 10 == 0:
                     progress(f"{number} of {count} rotations under load")

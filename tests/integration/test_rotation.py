@@ -3,7 +3,6 @@
 import json
 from contextlib import ExitStack
 from datetime import datetime
-from functools import partial
 
 import pytest
 
@@ -70,10 +69,6 @@ def test_a_password_that_postgresql_does_not_know_yet_waits_and_is_seldom_tried(
     assert scene.alarms() == []
 
 
-def more(load: Load, logins: int) -> bool:
-    return load.logins.done > logins
-
-
 def test_two_roles_that_take_turns_cost_no_client_an_error(start_scene: StartScene, create_role: CreateRole) -> None:
     scene = start_scene(PGPOOL_PARAMS_NUM_INIT_CHILDREN="12")
     inactive, active = create_role(), Role(scene.role, FORMER)
@@ -87,8 +82,7 @@ def test_two_roles_that_take_turns_cost_no_client_an_error(start_scene: StartSce
             assert scene.pgpool.can_log_in(*former), "it stays for the grace period"
             in_use.append(active)
             inactive = former
-            enough = load.logins.done + 3
-            wait_until(partial(more, load, enough), timeout=20, failure=lambda: str(load.logins))
+            load.wait_for_turnover(timeout=30)
     assert load.errors == []
     assert load.statements.done > 100
 

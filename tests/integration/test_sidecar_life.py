@@ -25,8 +25,8 @@ from support.postgres import NewServer
 from support.sidecar_process import Sidecar
 
 ENDS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-SOON = 1.0
-"""Seconds within which the sidecar ends when it is told to."""
+SOON = 4.0
+"""Seconds within which the sidecar ends when it is told to; half of one, when nothing else is going on."""
 QUICKLY = {"PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT": "2", "PGPOOL_PARAMS_NUM_INIT_CHILDREN": "6"}
 
 

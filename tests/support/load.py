@@ -9,6 +9,7 @@ from typing import Self
 
 import psycopg
 
+from support.deadline import wait_until
 from support.pgpool_process import Pgpool
 
 PAUSE = 0.01
@@ -41,8 +42,12 @@ class Load:
         self._dbname = dbname
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._ended = [0] * logins
+        """How many logins each of their threads has behind it."""
         self._threads = [threading.Thread(target=self._stay, daemon=True) for _ in range(sessions)]
-        self._threads += [threading.Thread(target=self._come_and_go, daemon=True) for _ in range(logins)]
+        self._threads += [
+            threading.Thread(target=self._come_and_go, args=(number,), daemon=True) for number in range(logins)
+        ]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -55,6 +60,15 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+    def wait_for_turnover(self, timeout: float) -> None:
+        """Until each login that was under way has ended: the next ones have the credentials of now."""
+        before = list(self._ended)
+        wait_until(
+            lambda: all(now > then for now, then in zip(self._ended, before, strict=True)),
+            timeout=timeout,
+            failure=lambda: f"{self._ended} logins, {before} before",
+        )
 
     @property
     def errors(self) -> list[tuple[float, str]]:
@@ -74,7 +88,7 @@ class Load:
         if connection is not None:
             connection.close()
 
-    def _come_and_go(self) -> None:
+    def _come_and_go(self, number: int) -> None:
         while not self._stop.wait(PAUSE):
             begin = time.monotonic()
             try:
@@ -83,6 +97,7 @@ class Load:
                 self._count(self.logins, begin)
             except psycopg.Error as error:
                 self._count(self.logins, begin, error)
+            self._ended[number] += 1
 
     def _connect(self) -> psycopg.Connection:
         return self._pgpool.connect(*self._credentials(), self._dbname)
