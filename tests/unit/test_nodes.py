@@ -1,0 +1,561 @@
+"""What is done about pgpool's node table, and above all what is not: every rule, then every combination."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from sidecar.member import Member, Reach, Rest, Sql
+from sidecar.nodes import (
+    FENCE_SECONDS,
+    FIRST_RETRY_SECONDS,
+    FLAP_SECONDS,
+    FRESH_SECONDS,
+    LONGEST_RETRY_SECONDS,
+    LONGEST_STEADY_SECONDS,
+    LOOP_SECONDS,
+    NOTHING_DONE,
+    OPPOSITE_SECONDS,
+    PRIMARY_SILENCE_SECONDS,
+    SILENCE_SECONDS,
+    STEADY_SECONDS,
+    TTL_SECONDS,
+    Action,
+    Done,
+    Kind,
+    Memory,
+    decide,
+    forget,
+    primary_of,
+    remember,
+    truth,
+)
+from sidecar.table import Row
+
+NOW = 1000.0
+LONG = 100.0
+"""Seconds: longer than anything waits."""
+NAMES = ("node-0", "node-1", "node-2")
+MOMENT = 0.01
+
+State = Callable[[int], Member]
+"""What is seen of the node with that number."""
+
+
+# --- members of the cluster, by what has become of them -------------------------------------------------------------
+
+
+def sql(reach: Reach = Reach.ANSWERED, *, since: float = LONG, age: float = 0.1, **said: object) -> Sql:
+    """An answer of `age` seconds ago; the same for `since` seconds."""
+    return Sql(asked=NOW - age, reach=reach, since=NOW - since, **said)  # type: ignore[arg-type]  # by name
+
+
+def rest(reach: Reach = Reach.ANSWERED, *, since: float = LONG, age: float = 0.1, **said: object) -> Rest:
+    return Rest(asked=NOW - age, reach=reach, since=NOW - since, **said)  # type: ignore[arg-type]  # by name
+
+
+def leading(node: int) -> Member:
+    return Member(
+        node_id=node,
+        name=NAMES[node],
+        sql=sql(in_recovery=False, timeline=5, streaming=frozenset(NAMES) - {NAMES[node]}),
+        rest=rest(lock=True, role="primary"),
+    )
+
+
+def following(node: int) -> Member:
+    return Member(
+        node_id=node,
+        name=NAMES[node],
+        sql=sql(in_recovery=True, timeline=5, receiving=True),
+        rest=rest(lock=False, role="replica"),
+    )
+
+
+def silent(node: int, seconds: float = LONG) -> Member:
+    """Packets are lost; the first of the questions was asked so long ago."""
+    age = min(0.2, seconds / 2)
+    return Member(
+        node_id=node,
+        name=NAMES[node],
+        sql=sql(Reach.SILENT, since=seconds, age=age),
+        rest=rest(Reach.SILENT, since=seconds, age=age),
+    )
+
+
+def gone(node: int) -> Member:
+    """The host is there, nobody listens."""
+    return Member(node_id=node, name=NAMES[node], sql=sql(Reach.REFUSED), rest=rest(Reach.REFUSED))
+
+
+def unknown(node: int) -> Member:
+    return Member(node_id=node, name=NAMES[node], sql=None, rest=None)
+
+
+def crashed(node: int) -> Member:
+    """Patroni is about to start PostgreSQL again, and keeps the lock."""
+    return replace(following(node), sql=sql(Reach.REFUSED), rest=rest(lock=True, state="crashed"))
+
+
+def promoting(node: int) -> Member:
+    return replace(following(node), rest=rest(lock=True, role="replica"))
+
+
+def frozen(node: int) -> Member:
+    """PostgreSQL does not answer, Patroni does."""
+    return replace(following(node), sql=sql(Reach.SILENT))
+
+
+def barred(node: int) -> Member:
+    """PostgreSQL does not let the check role in."""
+    return replace(leading(node), sql=sql(Reach.UNTOLD))
+
+
+def false(node: int) -> Member:
+    """Takes writes without the lock, on an older timeline."""
+    return replace(leading(node), sql=sql(in_recovery=False, timeline=4), rest=rest(lock=False, role="primary"))
+
+
+def idle(node: int) -> Member:
+    """In recovery, and receives nothing."""
+    return replace(following(node), sql=sql(in_recovery=True, timeline=5, receiving=False))
+
+
+def patroni_dead(state: State, seconds: float = LONG, reach: Reach = Reach.REFUSED) -> State:
+    return lambda node: replace(state(node), rest=rest(reach, since=seconds))
+
+
+def without_patroni(state: State) -> State:
+    return lambda node: replace(state(node), rest=None)
+
+
+def well_for(seconds: float, state: State = following) -> State:
+    return lambda node: replace(state(node), sql=replace(_sql(state(node)), since=NOW - seconds))
+
+
+def says(state: State, **said: object) -> State:
+    """Its Patroni says this, too."""
+    return lambda node: replace(state(node), rest=replace(_rest(state(node)), **said))  # type: ignore[arg-type]
+
+
+def shows(state: State, **said: object) -> State:
+    """Its PostgreSQL says this, too."""
+    return lambda node: replace(state(node), sql=replace(_sql(state(node)), **said))  # type: ignore[arg-type]
+
+
+def seen(state: State, seconds: float) -> State:
+    """Last heard of so long ago."""
+    return shows(says(state, asked=NOW - seconds), asked=NOW - seconds)
+
+
+def _sql(member: Member) -> Sql:
+    assert member.sql is not None
+    return member.sql
+
+
+def _rest(member: Member) -> Rest:
+    assert member.rest is not None
+    return member.rest
+
+
+def cluster(*states: State) -> tuple[Member, ...]:
+    return tuple(state(node) for node, state in enumerate(states))
+
+
+# --- pgpool's table: a letter for each node -------------------------------------------------------------------------
+
+ROWS = {
+    "P": ("up", "primary"),
+    "S": ("up", "standby"),
+    "p": ("down", "primary"),
+    "s": ("down", "standby"),
+    "w": ("waiting", "standby"),
+    "W": ("waiting", "primary"),
+    "u": ("unused", "standby"),
+    "q": ("quarantine", "standby"),
+}
+"""`p`: pgpool is looking for another primary. Neither P, W nor p: it has given up."""
+
+
+def table(letters: str) -> tuple[Row, ...]:
+    return tuple(
+        Row(node_id=node, host=f"10.0.0.{node}", port=5432, status=status, role=role, last_change="")
+        for node, (status, role) in enumerate(ROWS[letter] for letter in letters)
+    )
+
+
+def does(letters: str, members: Sequence[Member], memory: Memory = NOTHING_DONE, now: float = NOW) -> str:
+    """Such as `detach 1, attach 0`."""
+    return ", ".join(f"{action.kind} {action.node_id}" for action in decide(table(letters), members, memory, now))
+
+
+def reasons(letters: str, members: Sequence[Member]) -> list[str]:
+    return [action.reason for action in decide(table(letters), members, NOTHING_DONE, NOW)]
+
+
+WELL = cluster(leading, following, following)
+
+
+# --- who is primary -------------------------------------------------------------------------------------------------
+
+told_0, told_1 = says(following, leader="node-0"), says(following, leader="node-1")
+
+
+@pytest.mark.parametrize(
+    ("states", "primary"),
+    [
+        ((leading, following, following), 0),
+        ((following, following, leading), 2),
+        ((false, leading, following), 1),
+        # nobody, or nobody knows
+        ((unknown, unknown, unknown), None),
+        ((silent, silent, silent), None),
+        ((following, following, following), None),
+        ((leading, leading, following), None),
+        ((promoting, following, following), None),
+        ((crashed, following, following), None),
+        ((barred, following, following), None),
+        ((false, following, following), None),
+        ((seen(leading, FRESH_SECONDS + MOMENT), following, following), None),
+        # its own Patroni does not answer, but the others know
+        ((patroni_dead(leading, 5), told_0, told_0), 0),
+        ((patroni_dead(leading, 5), told_0, following), 0),
+        ((patroni_dead(leading, 5), told_0, silent), 0),
+        ((patroni_dead(leading, 5), told_1, told_1), None),
+        ((patroni_dead(leading, 5), told_0, told_1), None),
+        ((patroni_dead(leading, 5), following, following), None),
+        ((patroni_dead(leading, 5), says(told_0, unlocked=True), says(told_0, unlocked=True)), None),
+        ((false, told_0, told_0), None),  # and it denies it
+        ((silent, told_0, told_0), None),
+        # PostgreSQL alone
+        ((patroni_dead(leading), patroni_dead(following), patroni_dead(following)), 0),
+        ((without_patroni(leading), without_patroni(following), without_patroni(following)), 0),
+        ((without_patroni(false), without_patroni(leading), without_patroni(following)), 1),
+        ((without_patroni(leading), without_patroni(false), without_patroni(false)), 0),
+        ((without_patroni(leading), without_patroni(leading), without_patroni(false)), None),
+        ((without_patroni(leading), without_patroni(shows(leading, timeline=None)), without_patroni(following)), None),
+        ((without_patroni(following),) * 3, None),
+        ((without_patroni(leading), unknown, unknown), 0),
+    ],
+)
+def test_who_is_primary(states: tuple[State, ...], primary: int | None) -> None:
+    found = truth(cluster(*states), NOW)
+    assert found.primary == primary
+    assert found.reason
+
+
+def test_the_reason_says_who_and_why() -> None:
+    assert truth(WELL, NOW).reason == "node-0 holds Patroni's lock and takes writes"
+    assert truth(cluster(crashed, following, following), NOW).reason == (
+        "node-0 holds Patroni's lock, and does not take writes"
+    )
+    assert truth(cluster(following, following, following), NOW).reason == "no members hold Patroni's lock"
+    assert truth(cluster(leading, leading, following), NOW).reason == "2 members hold Patroni's lock"
+
+
+def test_what_was_said_a_moment_ago_still_counts() -> None:
+    assert truth(cluster(seen(leading, FRESH_SECONDS), following, following), NOW).primary == 0
+
+
+@pytest.mark.parametrize(
+    ("letters", "primary"),
+    [("PSS", 0), ("SSW", 2), ("pSS", None), ("SSS", None), ("sss", None), ("usP", 2), ("", None)],
+)
+def test_whom_pgpool_has_for_its_primary(letters: str, primary: int | None) -> None:
+    assert primary_of(table(letters)) == primary
+
+
+# --- nothing is done ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("letters", "states"),
+    [
+        # all is well
+        ("PSS", (leading, following, following)),
+        ("Www", (leading, following, following)),
+        ("SSP", (following, following, leading)),
+        # nothing is known
+        ("PSS", (unknown, unknown, unknown)),
+        ("sss", (unknown, unknown, unknown)),
+        ("SSS", (unknown, unknown, unknown)),
+        ("", (unknown, unknown, unknown)),
+        ("PSS", ()),
+        # what was known is old
+        ("sss", (seen(leading, LONG), seen(following, LONG), seen(following, LONG))),
+        ("sPS", (seen(leading, 2), seen(following, 2), seen(following, 2))),
+        ("PSS", (seen(silent, LONG), seen(silent, LONG), seen(silent, LONG))),
+        # nobody leads, or more than one
+        ("PSS", (following, following, following)),
+        ("sss", (following, following, following)),
+        ("PSS", (leading, leading, following)),
+        ("SSP", (leading, leading, following)),
+        # the lock is held, PostgreSQL does not take writes (yet)
+        ("SPS", (promoting, following, following)),
+        ("pSS", (crashed, following, following)),
+        ("sSS", (crashed, following, following)),
+        ("PSS", (crashed, following, following)),
+        ("sSS", (barred, following, following)),
+        # two take writes, and nobody knows which is the later one
+        ("SPS", (without_patroni(leading), without_patroni(leading), without_patroni(following))),
+        # pgpool is looking for its primary, and will find it
+        ("Sps", (leading, gone, gone)),
+        # nodes that somebody has taken out by other means
+        ("uSS", (leading, following, following)),
+        ("qSS", (leading, following, following)),
+        ("Puq", (leading, following, following)),
+        # refusals: whoever is there to refuse is no black hole
+        ("PSS", (leading, gone, following)),
+        ("PSS", (gone, following, following)),
+        ("Pss", (leading, gone, gone)),
+        # a frozen PostgreSQL, or one that does not let us in
+        ("PSS", (leading, frozen, barred)),
+        ("Pss", (leading, frozen, barred)),
+        # more nodes in pgpool than members, and fewer
+        ("PSSSS", (leading, following, following)),
+        ("PSSss", (leading, following, following)),
+        ("PS", (leading, following, following)),
+        ("SS", (following, following, leading)),
+    ],
+)
+def test_nothing_is_done(letters: str, states: tuple[State, ...]) -> None:
+    assert does(letters, cluster(*states)) == ""
+
+
+# --- pgpool is to have the true primary -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("letters", "states", "done"),
+    [
+        # it is down in pgpool
+        ("sSS", (leading, following, following), "attach 0"),
+        ("pSS", (leading, following, following), "attach 0"),
+        ("sss", (leading, following, following), "attach 0"),
+        ("SsS", (following, leading, following), "attach 1"),
+        ("sPS", (leading, following, following), "attach 0"),
+        ("sPS", (leading, false, following), "attach 0"),
+        # pgpool has another one, or none
+        ("PSS", (following, leading, following), "look_again 1"),
+        ("PSS", (gone, leading, following), "look_again 1"),
+        ("PSS", (frozen, leading, following), "look_again 1"),
+        ("SSS", (leading, following, following), "look_again 0"),
+        ("wSS", (leading, following, following), "look_again 0"),
+        ("Sss", (leading, gone, gone), "look_again 0"),
+        ("SSSP", (leading, following, following), "look_again 0"),
+        # which takes writes, too, so that pgpool might take it again
+        ("PSS", (false, leading, following), "detach 0"),
+        ("SSP", (leading, following, false), "detach 2"),
+        ("SPS", (without_patroni(leading), without_patroni(false), without_patroni(following)), "detach 1"),
+        # PostgreSQL alone tells
+        ("sSS", (patroni_dead(leading), patroni_dead(following), patroni_dead(following)), "attach 0"),
+        ("PSS", (without_patroni(following), without_patroni(leading), without_patroni(following)), "look_again 1"),
+        # only the other members know
+        ("sSS", (patroni_dead(leading, 5), told_0, told_0), "attach 0"),
+        ("SPS", (patroni_dead(leading, 5), told_0, told_0), "look_again 0"),
+    ],
+)
+def test_pgpool_is_to_have_the_true_primary(letters: str, states: tuple[State, ...], done: str) -> None:
+    assert does(letters, cluster(*states)) == done
+
+
+def test_the_reasons_say_what_is_wrong() -> None:
+    well = "node-1 holds Patroni's lock and takes writes"
+    members = cluster(following, leading, following)
+    assert reasons("PSS", members) == [f"{well}; pgpool's primary is node-0"]
+    assert reasons("SSS", members) == [f"{well}; pgpool has no primary"]
+    assert reasons("SsS", members) == [f"{well}, and is down in pgpool"]
+    assert reasons("PSS", cluster(false, leading, following)) == [f"{well}; node-0 takes writes, too"]
+    assert reasons("PsS", WELL) == ["node-1 follows the primary, and is down in pgpool"]
+    assert reasons("PSS", cluster(leading, silent, following)) == ["node-1 does not answer"]
+
+
+# --- silence --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("letters", "states", "done"),
+    [
+        ("PSS", (leading, silent, following), "detach 1"),
+        ("PSw", (leading, silent, silent), "detach 1, detach 2"),
+        ("Pss", (leading, silent, silent), ""),
+        # pgpool's primary is the last one to go
+        ("PSS", (silent, silent, silent), "detach 1, detach 2, detach 0"),
+        ("SPS", (silent, silent, silent), "detach 0, detach 2, detach 1"),
+        ("PSS", (silent, following, following), "detach 0"),
+        # before another thing is done about the cluster
+        ("PSS", (silent, leading, following), "detach 0, look_again 1"),
+        ("sSS", (leading, silent, following), "detach 1, attach 0"),
+    ],
+)
+def test_a_node_that_does_not_answer_is_given_up(letters: str, states: tuple[State, ...], done: str) -> None:
+    assert does(letters, cluster(*states)) == done
+
+
+def test_a_standby_is_given_up_at_once_when_patroni_is_silent_too() -> None:
+    hears_nothing = cluster(leading, lambda node: silent(node, MOMENT), following)
+    assert does("PSS", hears_nothing) == "detach 1"
+
+
+@pytest.mark.parametrize(("seconds", "done"), [(SILENCE_SECONDS - MOMENT, ""), (SILENCE_SECONDS, "detach 1")])
+def test_without_patroni_a_standby_is_given_up_a_little_later(seconds: float, done: str) -> None:
+    assert does("PSS", cluster(leading, without_patroni(lambda node: silent(node, seconds)), following)) == done
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done"), [(PRIMARY_SILENCE_SECONDS - MOMENT, ""), (PRIMARY_SILENCE_SECONDS, "detach 0")]
+)
+def test_a_primary_is_given_up_later_than_a_standby(seconds: float, done: str) -> None:
+    assert does("PSS", cluster(lambda node: silent(node, seconds), following, following)) == done
+
+
+# --- fences ---------------------------------------------------------------------------------------------------------
+
+DUE = TTL_SECONDS - LOOP_SECONDS - FENCE_SECONDS
+
+
+def fenced_after(seconds: float, *others: State, reach: Reach = Reach.REFUSED, letters: str = "PSS") -> str:
+    return does(letters, cluster(patroni_dead(leading, seconds, reach), *others))
+
+
+@pytest.mark.parametrize("reach", [Reach.REFUSED, Reach.SILENT])
+def test_a_primary_whose_patroni_is_dead_is_fenced_before_its_lock_expires(reach: Reach) -> None:
+    assert fenced_after(DUE - MOMENT, told_0, told_0, reach=reach) == ""
+    assert fenced_after(DUE, told_0, told_0, reach=reach) == "detach 0"
+    assert fenced_after(DUE, told_0, gone, reach=reach) == "detach 0"
+
+
+def test_the_lock_lasts_as_long_as_patroni_tells() -> None:
+    short = says(told_0, ttl=20.0, loop_wait=2.0)
+    assert fenced_after(20 - 2 - FENCE_SECONDS - MOMENT, short, gone) == ""
+    assert fenced_after(20 - 2 - FENCE_SECONDS, gone, short) == "detach 0"
+    long = says(told_0, ttl=60.0, loop_wait=10.0)
+    assert fenced_after(DUE, long, long) == ""
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (gone, gone),
+        (silent, silent),
+        (seen(told_0, FRESH_SECONDS + MOMENT),) * 2,
+        (says(told_0, paused=True), told_0),
+    ],
+)
+def test_nobody_is_fenced_when_nobody_can_be_promoted(others: tuple[State, ...]) -> None:
+    done = fenced_after(DUE, *others)
+    assert "detach 0" not in done
+
+
+def test_an_answer_without_the_lock_is_no_reason_to_fence() -> None:
+    """Such as that of a Patroni that has just been started: it takes up the lock again in a moment."""
+    assert does("PSS", cluster(false, told_0, told_0)) == ""
+    assert fenced_after(LONG, told_0, told_0, reach=Reach.UNTOLD) == ""
+
+
+# --- standbys that come back ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("letters", "states", "done"),
+    [
+        ("PsS", (leading, following, following), "attach 1"),
+        ("Pss", (leading, following, following), "attach 1, attach 2"),
+        ("ssP", (following, following, leading), "attach 0, attach 1"),
+        ("PsS", (leading, well_for(STEADY_SECONDS - MOMENT), following), ""),
+        ("PsS", (leading, well_for(STEADY_SECONDS), following), "attach 1"),
+        ("PsS", (leading, seen(following, FRESH_SECONDS + MOMENT), following), ""),
+        # it receives nothing, unless the primary knows better
+        ("PsS", (leading, idle, following), "attach 1"),
+        ("PsS", (shows(leading, streaming=frozenset({"node-2"})), idle, following), ""),
+        ("PsS", (shows(leading, streaming=None), idle, following), ""),
+        ("PsS", (shows(leading, streaming=None), following, following), "attach 1"),
+        # it follows another standby
+        ("PsS", (shows(leading, streaming=frozenset({"node-2"})), following, following), "attach 1"),
+        # nobody may tell: the check role is not in pg_monitor
+        ("PsS", (shows(leading, streaming=None), shows(following, receiving=None), following), ""),
+        # it leads itself, or nobody knows
+        ("PsS", (leading, false, following), ""),
+        ("PsS", (leading, gone, following), ""),
+        ("PsS", (leading, unknown, following), ""),
+        # first of all, pgpool is to have its primary
+        ("pss", (leading, following, following), "attach 0"),
+        ("SsP", (leading, following, following), "look_again 0"),
+        ("SsS", (following, following, following), ""),
+        ("Pss", (following, following, following), ""),
+    ],
+)
+def test_a_standby_that_is_well_is_taken_back(letters: str, states: tuple[State, ...], done: str) -> None:
+    assert does(letters, cluster(*states)) == done
+
+
+@pytest.mark.parametrize(("times", "seconds"), [(0, 2), (1, 4), (2, 8), (3, 16), (4, 32), (5, 60), (9, 60)])
+def test_a_standby_that_flaps_must_be_well_for_longer_each_time(times: int, seconds: float) -> None:
+    assert seconds == min(STEADY_SECONDS * 2.0**times, LONGEST_STEADY_SECONDS)
+    memory = Memory(done={}, given_up={1: (NOW - FLAP_SECONDS + MOMENT,) * times + (NOW - FLAP_SECONDS,)})
+    assert does("PsS", cluster(leading, well_for(seconds - MOMENT), following), memory) == ""
+    assert does("PsS", cluster(leading, well_for(seconds), following), memory) == "attach 1"
+
+
+# --- again, and the opposite ----------------------------------------------------------------------------------------
+
+
+def after(kind: Kind, seconds: float, times: int = 1) -> Memory:
+    """This was done to node 1 so long ago."""
+    return Memory(done={1: Done(kind, NOW - seconds, times)}, given_up={})
+
+
+@pytest.mark.parametrize("kind", [Kind.DETACH, Kind.LOOK_AGAIN])
+def test_no_two_opposing_actions_within_a_second(kind: Kind) -> None:
+    assert does("PsS", WELL, after(kind, OPPOSITE_SECONDS - MOMENT)) == ""
+    assert does("PsS", WELL, after(kind, OPPOSITE_SECONDS)) == "attach 1"
+    black_hole = cluster(leading, silent, following)
+    assert does("PSS", black_hole, after(Kind.ATTACH, OPPOSITE_SECONDS - MOMENT)) == ""
+    assert does("PSS", black_hole, after(Kind.ATTACH, OPPOSITE_SECONDS)) == "detach 1"
+
+
+def test_what_was_done_to_one_node_is_no_obstacle_for_another() -> None:
+    assert does("PSs", WELL, after(Kind.DETACH, 0)) == "attach 2"
+
+
+@pytest.mark.parametrize(("times", "seconds"), [(1, 0.5), (2, 1), (3, 2), (4, 4), (5, 5), (50, 5)])
+def test_what_did_not_help_is_done_again_later_each_time(times: int, seconds: float) -> None:
+    assert seconds == min(FIRST_RETRY_SECONDS * 2.0 ** (times - 1), LONGEST_RETRY_SECONDS)
+    assert does("PsS", WELL, after(Kind.ATTACH, seconds - MOMENT, times)) == ""
+    assert does("PsS", WELL, after(Kind.ATTACH, seconds, times)) == "attach 1"
+
+
+def test_repetitions_are_counted_until_something_else_is_done() -> None:
+    attach, detach = Action(Kind.ATTACH, 1, "just so"), Action(Kind.DETACH, 1, "just so")
+    memory = NOTHING_DONE
+    counted = []
+    for action in (attach, attach, attach, detach, detach, attach):
+        memory = remember(memory, action, NOW, gave_up=False)
+        counted.append((memory.done[1].kind, memory.done[1].times))
+    A, D = Kind.ATTACH, Kind.DETACH  # noqa: N806  # a table
+    assert counted == [(A, 1), (A, 2), (A, 3), (D, 1), (D, 2), (A, 1)]
+    assert memory.given_up == {}
+
+
+def test_a_repetition_is_not_another_flap_and_old_ones_are_forgotten() -> None:
+    attach, detach = Action(Kind.ATTACH, 1, "just so"), Action(Kind.DETACH, 1, "just so")
+    memory = remember(NOTHING_DONE, detach, NOW, gave_up=True)
+    memory = remember(memory, detach, NOW + 1, gave_up=True)
+    assert memory.given_up == {1: (NOW,)}
+    memory = remember(memory, attach, NOW + 2, gave_up=False)
+    memory = remember(memory, detach, NOW + FLAP_SECONDS, gave_up=True)
+    assert memory.given_up == {1: (NOW + FLAP_SECONDS,)}
+
+
+def test_once_the_table_is_as_it_should_be_the_next_attempt_is_a_first_one() -> None:
+    many = after(Kind.ATTACH, MOMENT, times=9)
+    assert forget(many, table("PsS"), WELL, NOW) == many
+    forgiven = forget(many, table("PSS"), WELL, NOW)
+    assert does("PsS", WELL, forgiven) == "attach 1"
+    assert remember(forgiven, Action(Kind.ATTACH, 1, "again"), NOW, gave_up=False).done[1].times == 1
+    assert does("PSS", cluster(leading, silent, following), forgiven) == "", "the opposite is still too early"
+
+
+def test_flaps_are_not_forgotten_with_what_was_done() -> None:
+    memory = Memory(done={}, given_up={1: (NOW,)})
+    assert forget(memory, table("PSS"), WELL, NOW).given_up == {1: (NOW,)}
