@@ -71,7 +71,7 @@ def front(cluster: Cluster, pgpool_bin: Path, stack: ExitStack) -> None:
 def obey(cluster: Cluster) -> None:
     """Read verbs from the terminal, until its end; without one, wait for a signal."""
     verbs: dict[str, Callable[..., object]] = {
-        "list": lambda: say("\n".join(f"{name}: {cluster.member(name)}" for name in cluster.nodes)),
+        "list": lambda: "\n".join(f"{name}: {cluster.member(name)}" for name in cluster.nodes),
         "switchover": cluster.switchover,
         "kill_postmaster": cluster.kill_postmaster,
         "kill_patroni": cluster.kill_patroni,
@@ -102,9 +102,11 @@ def obey(cluster: Cluster) -> None:
 
 def attempt(verb: Callable[..., object], words: list[str]) -> None:
     try:
-        verb(*words)
+        answer = verb(*words)
     except (AssertionError, KeyError, TypeError, ValueError, OSError, psycopg.Error) as error:
-        say(f"{type(error).__name__}: {error}")
+        answer = f"{type(error).__name__}: {error}"
+    if answer is not None:
+        say(str(answer))
 
 
 def explain(cluster: Cluster, options: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ from support.network import How, Network
 from support.patroni import Member, Node, Options, What
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0  # 10 s if it has two processors for itself
 HEALTHY_TIMEOUT = 60.0
 SWITCHOVER_TIMEOUT = 60.0
 RESTART_TIMEOUT = 60.0

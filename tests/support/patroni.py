@@ -73,7 +73,7 @@ class Member:
 
     name: str
     role: str
-    """`primary` or `replica`; `primary` also while the lock is somebody else's."""
+    """`primary`, `replica` or, for a moment, `demoted`; `primary` also while the lock is somebody else's."""
     state: str
     """`running` (Patroni's word for each PostgreSQL that answers), `starting`, `stopped`, …"""
     timeline: int | None
