@@ -28,6 +28,10 @@ FIRST_RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 5.0
 FENCE_SECONDS = 1.0
 """So long before the lock may expire at the earliest, its holder is fenced."""
+UNLOCKED_SECONDS = 2.0
+"""Its holder is fenced when the others have no lock any more: but one that cannot reach etcd says the same at once."""
+RENEWED_SECONDS = 3.0
+"""A lock that is still there so long after it had to expire is being renewed: the others' answers are that old."""
 TTL_SECONDS, LOOP_SECONDS = 30.0, 10.0
 """Patroni's defaults, where it does not tell."""
 
@@ -100,6 +104,8 @@ def truth(members: Sequence[Member], now: float) -> Truth:
     (holder,) = holders
     if holder not in writable:
         return Truth(None, f"{holder.name} holds Patroni's lock, and does not take writes")
+    if _expires(holder, members, now):
+        return Truth(None, f"{holder.name} holds Patroni's lock, which expires, for its Patroni does not answer")
     return Truth(holder.node_id, f"{holder.name} holds Patroni's lock and takes writes")
 
 
@@ -193,26 +199,35 @@ _STALE_SILENCE = 10.0
 
 def _fence(table: Sequence[Row], members: Sequence[Member], found: Truth, now: float) -> list[Action]:
     """Whose Patroni is dead may no longer be written to when its lock expires: another one is promoted then."""
-    primary = primary_of(table)
-    member = next((each for each in members if each.node_id == primary), None)
-    if member is None or found.primary not in (None, primary) or not _writes(member.sql, now):
+    member = next((each for each in members if each.node_id == primary_of(table)), None)
+    if (
+        member is None
+        or found.primary is not None
+        or not _writes(member.sql, now)
+        or not _expires(member, members, now)
+    ):
         return []
+    return [Action(Kind.DETACH, member.node_id, f"Patroni of {member.name} does not answer, and its lock expires")]
+
+
+def _expires(member: Member, members: Sequence[Member], now: float) -> bool:
+    """Whether a member's lock may expire at any moment, or has just done so, for its Patroni is dead."""
     rest = member.rest
-    if rest is None or rest.reach not in (Reach.REFUSED, Reach.SILENT):
-        return []
+    if rest is None or rest.reach not in (Reach.REFUSED, Reach.SILENT) or rest.asked <= rest.since:
+        return False  # after a single question, it may be we who were late
     others = [each.rest for each in members if each is not member and each.rest and _answers(each.rest, now)]
     if not others or any(other.paused for other in others):
-        return []  # there is nobody to be promoted
+        return False  # there is nobody to be promoted
     ttl, loop_wait = next(
         ((other.ttl, other.loop_wait) for other in others if other.ttl and other.loop_wait), (TTL_SECONDS, LOOP_SECONDS)
     )
-    # The lock was renewed for the last time up to one loop before its keeper died.
     silence = now - rest.since
-    if silence < ttl - loop_wait - FENCE_SECONDS and not any(other.unlocked for other in others):
-        return []
-    return [
-        Action(Kind.DETACH, member.node_id, f"Patroni of {member.name} is dead for {silence:.0f} s: its lock expires")
-    ]
+    if all(other.unlocked and not other.failsafe for other in others):
+        return silence >= UNLOCKED_SECONDS
+    if silence >= ttl + RENEWED_SECONDS and {other.leader for other in others} == {member.name}:
+        return False  # somebody has renewed it: its Patroni lives, and only its REST API is out of reach
+    # The lock was renewed for the last time up to one loop before its keeper died.
+    return silence >= ttl - loop_wait - FENCE_SECONDS
 
 
 def _lead(table: Sequence[Row], members: Sequence[Member], found: Truth, now: float) -> list[Action]:

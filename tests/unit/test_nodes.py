@@ -17,9 +17,11 @@ from sidecar.nodes import (
     NOTHING_DONE,
     OPPOSITE_SECONDS,
     PRIMARY_SILENCE_SECONDS,
+    RENEWED_SECONDS,
     SILENCE_SECONDS,
     STEADY_SECONDS,
     TTL_SECONDS,
+    UNLOCKED_SECONDS,
     Action,
     Done,
     Kind,
@@ -423,6 +425,39 @@ def test_a_primary_whose_patroni_is_dead_is_fenced_before_its_lock_expires(reach
     assert fenced_after(DUE - MOMENT, told_0, told_0, reach=reach) == ""
     assert fenced_after(DUE, told_0, told_0, reach=reach) == "detach 0"
     assert fenced_after(DUE, told_0, gone, reach=reach) == "detach 0"
+    assert fenced_after(DUE, following, following, reach=reach) == "detach 0", "who leads is not known"
+
+
+@pytest.mark.parametrize("seconds", [DUE, TTL_SECONDS, TTL_SECONDS + RENEWED_SECONDS - MOMENT])
+@pytest.mark.parametrize("letters", ["pSS", "sSS"])
+def test_who_was_fenced_stays_out_while_its_lock_may_expire(letters: str, seconds: float) -> None:
+    assert fenced_after(seconds, told_0, told_0, letters=letters) == ""
+    assert truth(cluster(patroni_dead(leading, seconds), told_0, told_0), NOW).primary is None
+
+
+def test_who_was_fenced_is_taken_back_when_its_patroni_answers_again() -> None:
+    assert does("pSS", WELL) == "attach 0"
+
+
+def test_a_lock_that_does_not_expire_is_renewed_by_a_patroni_whose_rest_api_alone_is_away() -> None:
+    silence = TTL_SECONDS + RENEWED_SECONDS
+    assert fenced_after(silence, told_0, told_0, letters="pSS") == "attach 0"
+    assert fenced_after(silence, told_0, told_0) == ""
+    assert fenced_after(silence, told_0, following) == "detach 0", "one of the others does not know"
+
+
+def test_a_lock_that_is_gone_already_is_reason_enough_to_fence() -> None:
+    lost, failsafe = says(following, unlocked=True), says(following, unlocked=True, failsafe=True)
+    assert fenced_after(UNLOCKED_SECONDS, lost, lost) == "detach 0"
+    assert fenced_after(UNLOCKED_SECONDS - MOMENT, lost, lost) == "", "one that cannot reach etcd says the same"
+    assert fenced_after(UNLOCKED_SECONDS, lost, told_0) == ""
+    assert fenced_after(UNLOCKED_SECONDS, lost, failsafe) == "", "the leader goes on without etcd"
+
+
+def test_a_single_question_without_an_answer_fences_nobody() -> None:
+    """Such as the one that was under way while this machine stood still."""
+    once = says(patroni_dead(leading), asked=NOW - LONG)
+    assert does("PSS", cluster(once, told_0, told_0)) == ""
 
 
 def test_the_lock_lasts_as_long_as_patroni_tells() -> None:
