@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +27,26 @@ include settings.mk
 target = $(DESTDIR)$(prefix)
 programs = {PROGRAMS} pgpool_setup
 all:
-\tfor p in $(programs); do printf '#!/bin/sh\\necho fake\\n' >$$p && chmod 755 $$p; done
+\tfor p in $(programs); do (echo '#!/bin/sh' && sed "s/.*/echo '&'/" src/include/version.h src/wait.c) >$$p; done
+\tchmod 755 $(programs)
 install-strip:
 \tmkdir -p $(target)/bin $(target)/lib $(target)/include $(target)/etc
 \tcp $(programs) $(target)/bin
 \tcd $(target) && touch lib/libpcp.so.2 lib/libpcp.la include/pcp.h etc/pgpool.conf.sample
+"""
+
+
+WAIT = "first\nsleep(1);\nlast\n"
+PATCH = """\
+Why this is done.
+
+--- a/src/wait.c
++++ b/src/wait.c
+@@ -1,3 +1,3 @@
+ first
+-sleep(1);
++usleep(100000);
+ last
 """
 
 
@@ -42,6 +57,7 @@ class Workshop:
     path: Path
     prefix: Path
     tarball: Path
+    patches: Path | None = None
 
     @property
     def releases(self) -> Path:
@@ -51,9 +67,11 @@ class Workshop:
     def cache(self) -> Path:
         return self.path / "cache"
 
-    def make_release(self, version: str = "9.9.1", configure: str = CONFIGURE) -> None:
+    def make_release(self, version: str = "9.9.1", configure: str = CONFIGURE, wait: str = WAIT) -> None:
         source = self.path / f"pgpool-II-{version}"
-        source.mkdir()
+        (source / "src" / "include").mkdir(parents=True)
+        (source / "src" / "include" / "version.h").write_text('#define PGPOOLVERSION "sakuraboshi"\n')
+        (source / "src" / "wait.c").write_text(wait)
         (source / "configure").write_text(configure)
         (source / "configure").chmod(0o755)
         (source / "Makefile").write_text(MAKEFILE)
@@ -73,6 +91,8 @@ class Workshop:
             self.cache,
             "--prefix",
             self.prefix,
+            "--patches",
+            self.patches or "none",
         ]
         return [IMAGE / "build-pgpool", *options, *arguments]
 
@@ -116,6 +136,7 @@ def test_fetches_verifies_builds_and_installs_what_is_kept(workshop: Workshop) -
     checksum = hashlib.sha256(workshop.tarball.read_bytes()).hexdigest()
     info = (workshop.prefix / "BUILD-INFO").read_text().splitlines()
     assert info[:2] == ["pgpool-II 9.9.1", f"tarball sha256 {checksum}"]
+    assert "patches none" in info
     steps = re.findall(r"^pgpool 9\.9\.1: (\w+) +\d+ s$", result.stderr, re.MULTILINE)
     assert steps == ["fetch", "unpack", "configure", "compile", "install", "check"]
     assert workshop.leftovers() == []
@@ -284,6 +305,103 @@ def test_a_directory_with_other_content_is_never_replaced(workshop: Workshop) ->
     assert [p.name for p in workshop.prefix.iterdir()] == ["precious"]
 
 
+@pytest.fixture
+def patched(workshop: Workshop) -> Workshop:
+    """A workshop with patches."""
+    patches = workshop.path / "patches"
+    patches.mkdir()
+    (patches / "07-wait.patch").write_text(PATCH)
+    (patches / "12-last.patch").write_text(PATCH.replace("-sleep(1);\n+", " ").replace(" last\n", "-last\n+end\n"))
+    (patches / "README.md").write_text("not a patch\n")
+    return replace(workshop, patches=patches)
+
+
+def says(workshop: Workshop) -> list[str]:
+    """What the built pgpool prints: its sources."""
+    answer = subprocess.run([workshop.prefix / "bin" / "pgpool"], capture_output=True, text=True, check=True)
+    return answer.stdout.splitlines()
+
+
+def test_patches_are_applied_in_order_and_every_program_and_build_info_name_them(patched: Workshop) -> None:
+    result = patched.run("--version", "9.9.1")
+
+    assert result.returncode == 0, result.stderr
+    version, *wait = says(patched)
+    assert version == '#define PGPOOLVERSION "sakuraboshi; pgpool-entrypoint patches: 07 12"'
+    assert wait == ["first", "usleep(100000);", "end"]
+    assert "patches 07 12" in (patched.prefix / "BUILD-INFO").read_text().splitlines()
+
+
+def test_a_patch_applies_to_a_release_that_has_moved_its_lines(patched: Workshop) -> None:
+    patched.make_release("9.9.2", wait=f"new\n{WAIT}new\n")
+
+    result = patched.run("--version", "9.9.2")
+
+    assert result.returncode == 0, result.stderr
+    assert says(patched)[1:] == ["new", "first", "usleep(100000);", "end", "new"]
+
+
+def test_a_patch_that_does_not_apply_fails_the_build_and_is_named(patched: Workshop) -> None:
+    patched.make_release("9.9.2", wait="first\nselect();\nlast\n")
+
+    result = patched.run("--version", "9.9.2")
+
+    assert_refused(patched, result, "07-wait.patch does not apply to pgpool 9.9.2", "PGPOOL_PATCHES=none")
+
+
+def test_patches_that_the_version_cannot_tell_of_fail_the_build(patched: Workshop) -> None:
+    (patched.path / "patches" / "99-version.patch").write_text(
+        "--- a/src/include/version.h\n+++ b/src/include/version.h\n@@ -1 +1 @@\n"
+        '-#define PGPOOLVERSION "sakuraboshi"\n+#define PGPOOL_NAME "sakuraboshi"\n'
+    )
+
+    assert_refused(patched, patched.run("--version", "9.9.1"), "has no PGPOOLVERSION")
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_none_builds_pgpool_as_released(patched: Workshop, how: str) -> None:
+    if how == "option":
+        result = patched.run("--version", "9.9.1", "--patches", "none")
+    else:
+        command = patched.command("--version", "9.9.1")
+        option = command.index("--patches")
+        command[option : option + 2] = []
+        environment = {"PATH": os.environ["PATH"], "HOME": str(patched.path), "PGPOOL_PATCHES": "none"}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
+    assert says(patched) == ['#define PGPOOLVERSION "sakuraboshi"', *WAIT.splitlines()]
+
+
+def test_a_changed_patch_and_building_without_replace_what_is_there(patched: Workshop) -> None:
+    patched.run("--version", "9.9.1")
+    (patched.path / "patches" / "07-wait.patch").write_text(PATCH.replace("100000", "200000"))
+
+    patched.run("--version", "9.9.1")
+    assert "usleep(200000);" in says(patched)
+
+    patched.run("--version", "9.9.1", "--patches", "none")
+    assert "sleep(1);" in says(patched)
+
+
+def test_a_directory_without_patches_is_refused(workshop: Workshop) -> None:
+    empty = workshop.path / "empty"
+    empty.mkdir()
+
+    result = workshop.run("--version", "9.9.1", "--patches", empty)
+
+    assert_refused(workshop, result, f"no patches NN-*.patch in {empty}", "'none'")
+
+
+def test_every_patch_of_ours_says_why_and_what_it_brings() -> None:
+    patches = sorted((IMAGE / "patches").glob("*.patch"))
+    assert [patch.name[:2] for patch in patches] == [f"{number:02}" for number in range(1, len(patches) + 1)]
+    for patch in patches:
+        reason, _, _ = patch.read_text().partition("\n--- a/")
+        assert len(reason.splitlines()) > 3, patch
+        assert "Measured" in reason, patch
+
+
 def test_source_only_unpacks(workshop: Workshop) -> None:
     source = workshop.path / "source"
     command = [a for a in workshop.command("--version", "9.9.1") if a not in {"--prefix", workshop.prefix}]
@@ -333,6 +451,7 @@ def test_help(workshop: Workshop) -> None:
 
     assert result.returncode == 0
     assert "PGPOOL_TARBALL" in result.stdout
+    assert "PGPOOL_PATCHES" in result.stdout
 
 
 def is_origin(text: str) -> bool:
