@@ -84,6 +84,10 @@ def live(arena: Arena, scenario: Scenario) -> Lived:
             through=arena.losses(arena.through),
             floor=arena.losses([arena.floor]),
         )
+    for ack in lived.through.lost[:3]:
+        event = max((each for each in events if each.floor.since <= ack.at), key=lambda each: each.floor.since)
+        after, late = ack.at - event.floor.since, ack.at - event.moment
+        progress(f"lost: {ack}, {after:.2f} s after the event began, {late:.2f} s after clients could be served")
     progress(f"{scenario.name}: {time.monotonic() - begin:.0f} s. {'; '.join(lived.misses) or 'All goals met.'}")
     return lived
 

@@ -118,8 +118,8 @@ class Event:
 class Loss:
     """What a scenario's audits found, over all its events."""
 
-    lost: tuple[float, ...]
-    """When the rows that are not there were acknowledged."""
+    lost: tuple[Ack, ...]
+    """Of the rows that are not there."""
     phantom: int
     duplicate: int
 
@@ -193,11 +193,11 @@ class Arena:
 
     def losses(self, probers: Sequence[Prober]) -> Loss:
         """What has become of rows."""
-        lost: list[float] = []
+        lost: list[Ack] = []
         audits = [prober.audit() for prober in probers]
         for prober, audit in zip(probers, audits, strict=True):
             rows = set(audit.lost)
-            lost += [ack.at for ack in prober.records if isinstance(ack, Ack) and (ack.worker, ack.seq) in rows]
+            lost += [ack for ack in prober.records if isinstance(ack, Ack) and (ack.worker, ack.seq) in rows]
         return Loss(
             lost=tuple(lost),
             phantom=sum(len(audit.phantom) for audit in audits),

@@ -69,7 +69,7 @@ def nothing_lost(lived: Lived) -> Iterator[str]:
 
 
 def nothing_lost_after_promotion(lived: Lived) -> Iterator[str]:
-    late = [at for at in lived.through.lost for event in lived.events if event.moment < at <= event.floor.until]
+    late = [ack for ack in lived.through.lost for event in lived.events if event.moment < ack.at <= event.floor.until]
     if late:
         yield f"{len(late)} rows lost that were acknowledged after the promotion"
 

@@ -75,7 +75,7 @@ class Prober:
         self.table = sql.Identifier(self.table_name)
         self.journal = directory / f"{name}.journal"
         self.log_path = directory / f"{name}.log"
-        self._conninfo = conninfo
+        self._conninfo = make_conninfo(conninfo, application_name=name)
         self._admin = admin
         self._crew = crew or Crew()
         self._reader = JournalReader(self.journal)
