@@ -8,6 +8,7 @@ import argparse
 import os
 import platform
 import shlex
+import shutil
 import sys
 import time
 import traceback
@@ -61,7 +62,18 @@ def main() -> int:
             else:
                 print(row(lived), flush=True)
                 missed += bool(lived.misses)
+            if options.logs:
+                keep(cluster.directory, options.logs)
     return 1 if missed else 0
+
+
+def keep(directory: Path, logs: Path) -> None:
+    """Copy what programs have logged and probers have seen so far."""
+    for pattern in ("**/*.log", "**/log-*", "*.journal"):
+        for file in directory.glob(pattern):
+            copy = logs / file.relative_to(directory)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 def is_chosen(scenario: Scenario, options: argparse.Namespace) -> bool:
@@ -195,6 +207,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--without-sidecar", action="store_true", help="pgpool alone")
     parser.add_argument("--pgpools", type=int, default=1, metavar="N", help="so many pgpools at once (default: 1)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of when faults begin (default: 1)")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep all logs there")
     parser.add_argument("--list", action="store_true", help="show the names of the scenarios, and end")
     options = programs.parse_with_programs(parser, cluster=True)
     if options.list:
