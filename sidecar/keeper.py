@@ -8,6 +8,7 @@ from typing import Protocol
 from sidecar.events import Events
 from sidecar.member import Member
 from sidecar.nodes import (
+    FRESH_SECONDS,
     NOTHING_DONE,
     Action,
     Kind,
@@ -106,7 +107,7 @@ class Keeper:
         self._sparing = sparing
         self._clock = clock
         self._memory: Memory = NOTHING_DONE
-        self._told: tuple[Action, ...] = ()
+        self._told: frozenset[tuple[Kind, int]] = frozenset()
         self._doubtful: tuple[Action, ...] = ()
         self.view = View()
         self.eager = False
@@ -145,6 +146,8 @@ class Keeper:
         self._note(self.view)
         actions = decide(table, members, self._memory, now)
         for action in actions:
+            if self._clock() - now > FRESH_SECONDS:
+                break  # pgpool took its time, and the rest was decided on what is old by now
             # Rows are read one after the other: that there is no primary, or another one, takes two readings.
             if action.kind is Kind.LOOK_AGAIN and action not in self._doubtful:
                 self.eager = True
@@ -153,20 +156,23 @@ class Keeper:
         self._doubtful = actions
         if not actions:
             self._memory = forget(self._memory, table, members, now)
-            self._told = ()
+            self._told = frozenset()
         return self.view
 
     def _may_wait(self, former: View) -> bool:
+        """Whether nothing has changed that could be worth a reading, nor is time itself a reason to act."""
         if former.seen_at is None or former.apart_since is not None or former.problem or self._memory.is_busy:
             return False
-        soon = self._clock() - former.seen_at < SPARING_SECONDS
-        return soon and [_state(each) for each in self._watched.members()] == [_state(each) for each in former.members]
+        members, now = self._watched.members(), self._clock()
+        if now - former.seen_at >= SPARING_SECONDS or decide(former.table, members, self._memory, now):
+            return False
+        return [_state(each) for each in members] == [_state(each) for each in former.members]
 
     def _act(self, action: Action, table: Sequence[Row]) -> None:
         fields = {"node": str(action.node_id), "reason": action.reason}
         if not self._acts:
-            if action not in self._told:
-                self._told = (*self._told, action)
+            if (action.kind, action.node_id) not in self._told:
+                self._told |= {(action.kind, action.node_id)}
                 self._events.warning(f"nodes.would_{action.kind}", **fields)
             return
         begin = self._clock()
