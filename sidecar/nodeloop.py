@@ -33,6 +33,7 @@ class Cluster:
         self._run_dir = run_dir
         self._login = login
         self._events = events
+        self._told: list[Mapping[str, str]] = []
         self._booted = 0
         self._observer: Observer | None = None
 
@@ -52,7 +53,7 @@ class Cluster:
             self._login,
             urls(settings.patroni, settings.backends),
             wake=self.wake.set,
-            failed=lambda error: self._events.error("nodes.failed", **without_values(error)),
+            failed=self._tell,
             tls=trust(_authority(settings)),
             period=PERIOD_SECONDS,
         )
@@ -64,6 +65,12 @@ class Cluster:
         observer, self._observer = self._observer, None
         if observer:
             observer.stop()
+
+    def _tell(self, error: Exception) -> None:
+        """Each once: every node is asked several times a second."""
+        if (failure := without_values(error)) not in self._told:
+            self._told.append(failure)
+            self._events.error("nodes.failed", **failure)
 
 
 class NodeLoop:
@@ -91,7 +98,7 @@ class NodeLoop:
                 self._events.error("nodes.failed", **failure)
             former = failure
             self._stop.wait(SHORTEST_SECONDS)
-            if not self._keeper.eager:
+            if failure or not self._keeper.eager:
                 self._cluster.wake.wait(PERIOD_SECONDS)
         self._cluster.stop()
 
