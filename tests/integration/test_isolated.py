@@ -21,8 +21,9 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start(script: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen([*ISOLATED, "bash", "-c", script], stdout=subprocess.PIPE, text=True)
+def start(script: str, temporary: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"TMPDIR": str(temporary)}  # whoever is killed removes nothing
+    process = subprocess.Popen([*ISOLATED, "bash", "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -37,14 +38,14 @@ def test_what_the_command_leaves_behind_ends_with_it() -> None:
     assert run(f"{DETACHED} echo done").stdout == "done\n"
 
 
-def test_whoever_kills_it_kills_everything() -> None:
-    process = start(f"{DETACHED} echo ready; sleep 1000")
+def test_whoever_kills_it_kills_everything(tmp_path: Path) -> None:
+    process = start(f"{DETACHED} echo ready; sleep 1000", tmp_path)
     process.kill()
     assert process.communicate(timeout=TIMEOUT)[0] == ""
 
 
-def test_a_signal_that_asks_for_an_end_reaches_the_command() -> None:
-    process = start("trap 'echo asked; exit 3' TERM; sleep 1000 & echo ready; wait")
+def test_a_signal_that_asks_for_an_end_reaches_the_command(tmp_path: Path) -> None:
+    process = start("trap 'echo asked; exit 3' TERM; sleep 1000 & echo ready; wait", tmp_path)
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=TIMEOUT)[0] == "asked\n"
     assert process.returncode == 3
