@@ -73,9 +73,9 @@ FAILOVER = DefaultSection(
         ),
         Default(
             "search_primary_node_timeout",
-            "300",
-            "s; after it pgpool serves without a primary until the next event, so a database that is slow to start is "
-            "waited for",
+            "60",
+            "s; longer than Patroni needs when a node is lost (ttl 30 s). After it, pgpool looks again only at events "
+            "such as the sidecar's attach, which an unpatched pgpool makes wait until then",
         ),
         Default("auto_failback", "on", "a standby that streams again is attached again"),
         Default("auto_failback_interval", "5", "s; pgpool's 60 leave a node out for a minute"),

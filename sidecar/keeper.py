@@ -18,6 +18,7 @@ from sidecar.nodes import (
     forget,
     primary_of,
     remember,
+    see,
     truth,
 )
 from sidecar.pcp import PcpError
@@ -144,6 +145,7 @@ class Keeper:
         )
         self._tell_changes(former, self.view)
         self._note(self.view)
+        self._memory = see(self._memory, table, now)
         actions = decide(table, members, self._memory, now)
         for action in actions:
             if self._clock() - now > FRESH_SECONDS:

@@ -4,8 +4,9 @@ pgpool changes its primary only when a node is attached, detached or promoted, n
 once detached, and hangs every login on a node that does not answer. Nothing here acts on what is merely not known.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sidecar.member import Member, Reach, Rest, Sql
@@ -17,15 +18,17 @@ STEADY_SECONDS = 2.0
 """A standby is attached once it has been well for so long, for logins stall while it is."""
 SILENCE_SECONDS = 1.0
 """A standby is given up when PostgreSQL alone has been silent for so long; at once, if its Patroni is silent, too."""
-PRIMARY_SILENCE_SECONDS = 2.0
+PRIMARY_SILENCE_SECONDS = 3.0
 """A primary, whose sessions end then, is given up only after this."""
 OPPOSITE_SECONDS = 1.0
 """Between two opposing actions on the same node."""
 FLAP_SECONDS = 300.0
 """A standby that was given up within this time must be well for longer each time."""
 LONGEST_STEADY_SECONDS = 60.0
-FIRST_RETRY_SECONDS = 0.5
-LONGEST_RETRY_SECONDS = 5.0
+LOOK_SECONDS = 3.0
+"""Between anything that has pgpool look for its primary, and telling it to look again: each time clients wait."""
+FIRST_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 10.0
 FENCE_SECONDS = 1.0
 """So long before the lock may expire at the earliest, its holder is fenced."""
 UNLOCKED_SECONDS = 2.0
@@ -70,6 +73,8 @@ class Memory:
     done: Mapping[int, Done]
     given_up: Mapping[int, tuple[float, ...]]
     """When a standby was detached because it did not answer."""
+    down: Mapping[int, float] = field(default_factory=dict)
+    """When a node that pgpool has detached was first seen so."""
 
     @property
     def is_busy(self) -> bool:
@@ -141,7 +146,7 @@ def decide(table: Sequence[Row], members: Sequence[Member], memory: Memory, now:
     wanted = [
         *_silent(table, members, found, now),
         *_fence(table, members, found, now),
-        *_lead(table, members, found, now),
+        *_lead(table, members, memory, found, now),
         *_join(table, members, memory, found, now),
     ]
     first = {action.node_id: action for action in reversed(wanted)}
@@ -157,7 +162,13 @@ def remember(memory: Memory, action: Action, now: float, *, gave_up: bool) -> Me
     if gave_up and not again:
         times = (*given_up.get(action.node_id, ()), now)
         given_up = {**given_up, action.node_id: tuple(each for each in times if now - each < FLAP_SECONDS)}
-    return Memory(done={**memory.done, action.node_id: done}, given_up=given_up)
+    return replace(memory, done={**memory.done, action.node_id: done}, given_up=given_up)
+
+
+def see(memory: Memory, table: Sequence[Row], now: float) -> Memory:
+    """The memory after a reading of pgpool's table."""
+    down = {row.node_id: memory.down.get(row.node_id, now) for row in table if row.status == "down"}
+    return replace(memory, down=down)
 
 
 def forget(memory: Memory, table: Sequence[Row], members: Sequence[Member], now: float) -> Memory:
@@ -171,13 +182,15 @@ def _silent(table: Sequence[Row], members: Sequence[Member], found: Truth, now: 
     """Nodes that do not answer are given up, standbys first: each new session connects to every node that is up."""
     actions = []
     primary = primary_of(table)
+    anybody = any(each.sql and _recent(each.sql, now) for each in members)
     for row, member in sorted(zip(table, members, strict=False), key=lambda pair: pair[0].node_id == primary):
-        if (
-            not _up(row)
-            or row.node_id == found.primary
-            or not _is_silent(member, now, is_primary=row.node_id == primary)
-        ):
+        if not _up(row) or row.node_id == found.primary:
             continue
+        is_primary = row.node_id == primary
+        if not _is_silent(member, now, is_primary=is_primary):
+            continue
+        if (is_primary or not anybody) and not _was_asked_again(member):
+            continue  # it may be we who were late: this machine stood still
         actions.append(Action(Kind.DETACH, row.node_id, f"{member.name} does not answer"))
     return actions
 
@@ -192,6 +205,11 @@ def _is_silent(member: Member, now: float, *, is_primary: bool) -> bool:
     if is_primary:
         return silence >= PRIMARY_SILENCE_SECONDS
     return rest is not None or silence >= SILENCE_SECONDS
+
+
+def _was_asked_again(member: Member) -> bool:
+    """Whether more than one question in a row got no answer."""
+    return member.sql is not None and member.sql.asked > member.sql.since
 
 
 _STALE_SILENCE = 10.0
@@ -230,12 +248,16 @@ def _expires(member: Member, members: Sequence[Member], now: float) -> bool:
     return silence >= ttl - loop_wait - FENCE_SECONDS
 
 
-def _lead(table: Sequence[Row], members: Sequence[Member], found: Truth, now: float) -> list[Action]:
+def _lead(table: Sequence[Row], members: Sequence[Member], memory: Memory, found: Truth, now: float) -> list[Action]:
     """Pgpool is to have the true primary for its own."""
     row = next((row for row in table if row.node_id == found.primary), None)
     if row is None:
         return []
     if row.status == "down":
+        sql = next(each.sql for each in members if each.node_id == found.primary)
+        # pgpool may know better than an answer that is older: the node has just been lost.
+        if sql is None or sql.asked <= memory.down.get(row.node_id, -math.inf):
+            return []
         return [Action(Kind.ATTACH, row.node_id, f"{found.reason}, and is down in pgpool")]
     if not _up(row) or (stale := primary_of(table)) == row.node_id:
         return []
@@ -281,6 +303,8 @@ def _may(action: Action, memory: Memory, now: float) -> bool:
     done = memory.done.get(action.node_id)
     if done is None:
         return True
+    if action.kind is Kind.LOOK_AGAIN and now - done.at < LOOK_SECONDS:
+        return False  # pgpool is looking already
     if done.kind is not action.kind:
         return now - done.at >= OPPOSITE_SECONDS
     if done.times == 0:  # it had its effect

@@ -14,6 +14,7 @@ from sidecar.nodes import (
     FRESH_SECONDS,
     LONGEST_RETRY_SECONDS,
     LONGEST_STEADY_SECONDS,
+    LOOK_SECONDS,
     LOOP_SECONDS,
     NOTHING_DONE,
     OPPOSITE_SECONDS,
@@ -31,6 +32,7 @@ from sidecar.nodes import (
     forget,
     primary_of,
     remember,
+    see,
     truth,
 )
 from sidecar.table import Row
@@ -71,6 +73,27 @@ def reasons(letters: str, members: Sequence[Member]) -> list[str]:
 
 
 WELL = cluster(leading, following, following)
+
+
+def test_a_primary_that_pgpool_has_just_lost_is_not_attached_on_an_older_answer() -> None:
+    asked = WELL[0].sql.asked if WELL[0].sql else NOW
+    assert does("sSS", WELL) == "attach 0"
+    assert does("sSS", WELL, see(NOTHING_DONE, table("sSS"), asked)) == ""
+    assert does("sSS", WELL, see(NOTHING_DONE, table("sSS"), asked - 0.001)) == "attach 0"
+
+
+def test_since_when_a_node_is_down_is_forgotten_when_it_is_up() -> None:
+    memory = see(see(NOTHING_DONE, table("sSS"), 1.0), table("sSS"), 2.0)
+    assert memory.down == {0: 1.0}
+    assert see(see(memory, table("PSS"), 3.0), table("sSS"), 4.0).down == {0: 4.0}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_pgpool_is_not_told_to_look_again_while_it_may_be_looking(kind: Kind) -> None:
+    memory = Memory(done={0: Done(kind, NOW - LOOK_SECONDS + 0.01)}, given_up={})
+    assert does("SSS", WELL) == "look_again 0"
+    assert does("SSS", WELL, memory) == ""
+    assert does("SSS", WELL, memory, NOW + 0.02) == "look_again 0"
 
 
 # --- who is primary -------------------------------------------------------------------------------------------------
@@ -284,6 +307,14 @@ def test_without_patroni_a_standby_is_given_up_a_little_later(seconds: float, do
 )
 def test_a_primary_is_given_up_later_than_a_standby(seconds: float, done: str) -> None:
     assert does("PSS", cluster(lambda node: silent(node, seconds), following, following)) == done
+
+
+def test_a_single_question_without_an_answer_may_be_our_own_fault() -> None:
+    """All of them are late after this machine stood still; and a primary's sessions are too dear."""
+    late = shows(says(silent, since=NOW - 5, asked=NOW - 5), since=NOW - 5, asked=NOW - 5)
+    assert does("PSS", cluster(late, late, late)) == ""
+    assert does("PSS", cluster(late, following, following)) == ""
+    assert does("PSS", cluster(leading, late, following)) == "detach 1", "others answer: it is the node"
 
 
 # --- fences ---------------------------------------------------------------------------------------------------------
