@@ -17,12 +17,14 @@ build_pgpool := image/build-pgpool --cache $(build)/cache
 version = $(eval version := $(or $(PGPOOL_VERSION),$(shell PGPOOL_TARBALL='$(PGPOOL_TARBALL)' $(build_pgpool) --newest 4.6),$(error There is no pgpool to build, see above)))$(version)
 series = $(basename $(version))
 tarball = $(if $(PGPOOL_TARBALL),--tarball '$(PGPOOL_TARBALL)')
-prefix = $(build)/pgpool-$(version)
+# Beside the usual one, so that both can be kept and compared: pgpool-4.6.1-patches-none.
+prefix = $(build)/pgpool-$(version)$(addprefix -patches-,$(notdir $(PGPOOL_PATCHES)))
+patches = $(if $(PGPOOL_PATCHES),--patches '$(PGPOOL_PATCHES)')
 source = $(build)/pgpool-$(version)-source
 catalogue = entrypoint/catalogues/pgpool-$(series).json
 
 # The entrypoint takes an unknown PGPOOL_* variable for a mistake, so ours must not reach it.
-unexport PGPOOL_VERSION PGPOOL_TARBALL
+unexport PGPOOL_VERSION PGPOOL_TARBALL PGPOOL_PATCHES
 # Caches belong with the other things that can be made again.
 export MYPY_CACHE_DIR := $(build)/mypy
 export RUFF_CACHE_DIR := $(build)/ruff
@@ -31,34 +33,37 @@ isolated = $(bin)/python tests/isolated.py
 patroni = $(build)/patroni/bin
 pytest = $(bin)/python -m pytest -o cache_dir=$(build)/pytest $(if $(CI),--durations=10) $(ARGS)
 
-handed_over := demo cluster test lint unit integration pgpool bench
+handed_over := demo demo-failover cluster test lint unit integration pgpool bench bench-failover
 .PHONY: help setup source docs catalogue format clean $(handed_over)
 
 help:
 	@echo "make VERB, where VERB is"
 	@awk -F ' *## ' '/^#: / {print "  " substr($$0, 4)}' $(MAKEFILE_LIST)
 
-#: demo         a real PostgreSQL and pgpool on this machine, and a SCRAM login through both (KEEP=1 leaves them running)
-#: cluster      a Patroni cluster of three nodes to play with, until Ctrl-C (ARGS='--pgpool': with pgpool in front of it)
-#: test         everything below: lint, unit, integration
-#: lint         style, types, layers, spelling, shell scripts, generated files
-#: unit         the tests that need no server
-#: integration  the tests against a real pgpool, PostgreSQL and Patroni
-#: pgpool       build pgpool, and nothing else
-#: bench        measure; the report is docs/benchmarks.md (make bench >docs/benchmarks.md; ARGS='--only rotation' for a part)
-#: docs         generate docs/settings.md
-#: catalogue    generate entrypoint/catalogues/ from pgpool's source
-#: format       format the Python code, fix what can be fixed
-#: clean        remove everything that was built
+#: demo            a real PostgreSQL and pgpool on this machine, and a SCRAM login through both (KEEP=1 leaves them running)
+#: demo-failover   a switchover, a crash and a cut of a real cluster, as clients of pgpool see them (two minutes)
+#: cluster         a Patroni cluster of three nodes to play with, until Ctrl-C (ARGS='--pgpool': with pgpool in front of it)
+#: test            everything below: lint, unit, integration
+#: lint            style, types, layers, spelling, shell scripts, generated files
+#: unit            the tests that need no server
+#: integration     the tests against a real pgpool, PostgreSQL and Patroni
+#: pgpool          build pgpool, and nothing else
+#: bench           measure; the report is docs/benchmarks.md (make bench >docs/benchmarks.md; ARGS='--only rotation' for a part)
+#: bench-failover  the same of failovers: docs/failover.md; an hour and a half (ARGS=--short: one event of each; --list, --only)
+#: docs            generate docs/settings.md
+#: catalogue       generate entrypoint/catalogues/ from pgpool's source
+#: format          format the Python code, fix what can be fixed
+#: clean           remove everything that was built
 #:
-#: variables:   PGPOOL_VERSION=4.6.1        which pgpool (default: newest 4.6 that can be had; see image/releases.tsv)
-#:              PGPOOL_TARBALL=FILE         its tarball, where the network cannot reach the origin
-#:              ARGS='-k tls -x'             more arguments for pytest, or for tests/bench/run.py (--help lists them)
-#:              BUILD=DIR                   where everything is built (default: .build)
+#: variables:      PGPOOL_VERSION=4.6.1        which pgpool (default: newest 4.6 that can be had; see image/releases.tsv)
+#:                 PGPOOL_TARBALL=FILE         its tarball, where the network cannot reach the origin
+#:                 PGPOOL_PATCHES=none         pgpool without image/patches, built beside the other one (or a DIR of other patches)
+#:                 ARGS='-k tls -x'            more arguments for pytest, or for what else is run (--help lists them)
+#:                 BUILD=DIR                   where everything is built (default: .build)
 
 ifeq ($(shell id -u),0)
 
-export PGPOOL_VERSION PGPOOL_TARBALL KEEP ARGS
+export PGPOOL_VERSION PGPOOL_TARBALL PGPOOL_PATCHES KEEP ARGS
 $(handed_over):
 	@.ci/ordinary-user $@
 
@@ -66,6 +71,9 @@ else
 
 demo: setup pgpool
 	@$(bin)/python tests/demo.py --pgpool-bin $(prefix)/bin $(if $(KEEP),--keep)
+
+demo-failover: setup pgpool
+	@$(isolated) $(bin)/python tests/demo_failover.py --pgpool-bin $(prefix)/bin --patroni-bin $(patroni)
 
 cluster: setup pgpool
 	@$(isolated) $(bin)/python tests/cluster.py --pgpool-bin $(prefix)/bin --patroni-bin $(patroni) $(ARGS)
@@ -91,10 +99,13 @@ integration: setup pgpool
 	@$(if $(CI),grep -qE '<testsuite [^>]*skipped="0" tests="[1-9]' $(build)/integration.xml || $(call fail,CI needs every integration test to run: some were skipped or are expected to fail))
 
 pgpool: setup
-	@$(build_pgpool) --version $(version) $(tarball) --prefix $(prefix)
+	@$(build_pgpool) --version $(version) $(tarball) $(patches) --prefix $(prefix)
 
 bench: setup pgpool
 	@$(bin)/python tests/bench/run.py --pgpool-bin $(prefix)/bin $(ARGS)
+
+bench-failover: setup pgpool
+	@$(isolated) $(bin)/python tests/bench/failover.py --pgpool-bin $(prefix)/bin --patroni-bin $(patroni) $(ARGS)
 
 endif
 

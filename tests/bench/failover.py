@@ -20,16 +20,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.failover_arena import Arena, Event, opened
-from bench.failover_scenarios import TTL, Lived, Scenario, scenarios
+from bench.failover_arena import Arena, Event, opened, patches
+from bench.failover_scenarios import LOOP_WAIT, TTL, Lived, Scenario, live, scenarios
 from bench.measure import Times
 from bench.report import paragraph, progress
 from bench.run import processor
 from support import programs
 from support.cluster import Cluster
 from support.patroni import Options
-
-LOOP_WAIT = 2
 
 
 def main() -> int:
@@ -52,7 +50,7 @@ def main() -> int:
         for number, scenario in enumerate(chosen, 1):
             progress(f"{scenario.name} ({number} of {len(chosen)})")
             try:
-                lived = live(arena, scenario)
+                lived = live_and_tell(arena, scenario)
             except Exception as error:  # noqa: BLE001  # what the others measure is not to be lost
                 traceback.print_exc()
                 words = str(error).partition("\n")[0]
@@ -82,22 +80,16 @@ def is_chosen(scenario: Scenario, options: argparse.Namespace) -> bool:
     return not options.only or any(fnmatch(scenario.name, pattern) for pattern in options.only)
 
 
-def live(arena: Arena, scenario: Scenario) -> Lived:
-    """All events of one scenario, with clients of its own."""
-    events: list[Event] = []
+def live_and_tell(arena: Arena, scenario: Scenario) -> Lived:
+    """Live through a scenario, with words for whoever waits."""
     begin = time.monotonic()
-    with arena.probing(scenario.name.replace("-", "_"), scenario.crew):
-        for number in range(1, scenario.times + 1):
-            events.append(arena.live_through(scenario.act))
-            progress(f"{scenario.name} {number}/{scenario.times}: {'; '.join(told(events[-1]))}")
-        lived = Lived(
-            scenario=scenario,
-            events=events,
-            through=arena.losses(arena.through),
-            floor=arena.losses([arena.floor]),
-        )
+
+    def tell(number: int, event: Event) -> None:
+        progress(f"{scenario.name} {number}/{scenario.times}: {'; '.join(told(event))}")
+
+    lived = live(arena, scenario, tell)
     for ack in lived.through.lost[:3]:
-        event = max((each for each in events if each.floor.since <= ack.at), key=lambda each: each.floor.since)
+        event = max((each for each in lived.events if each.floor.since <= ack.at), key=lambda each: each.floor.since)
         after, late = ack.at - event.floor.since, ack.at - event.moment
         progress(f"lost: {ack}, {after:.2f} s after the event began, {late:.2f} s after clients could be served")
     progress(f"{scenario.name}: {time.monotonic() - begin:.0f} s. {'; '.join(lived.misses) or 'All goals met.'}")
@@ -154,6 +146,7 @@ def head(options: argparse.Namespace) -> list[str]:
         "Patroni": programs.version(options.patroni_bin / "patroni"),
         "Python": platform.python_version(),
     }
+    words = " ".join(given(options))
     pods = "one pgpool" if options.pgpools == 1 else f"{options.pgpools} pgpools"
     return [
         "# Failover",
@@ -175,7 +168,8 @@ def head(options: argparse.Namespace) -> list[str]:
         "",
         f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {machine}",
         f"- {', '.join(f'{name} {number}' for name, number in named.items())}",
-        f"- `make bench-failover ARGS={shlex.quote(' '.join(given(options)))}`",
+        f"- pgpool's own patches (image/patches): {patches(options.pgpool_bin)}",
+        f"- `make bench-failover{' ARGS=' if words else ''}{shlex.quote(words) if words else ''}`",
         "",
         "| event | times | gap | floor's gap | back | errors of sessions | of new ones | by SQLSTATE | lost | goal |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -1,6 +1,8 @@
 """Where faults are lived through: a cluster, pgpools with their sidecars before it, and clients of both."""
 
 import random
+import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -282,6 +284,13 @@ def _last_on_former(prober: Prober, since: float, until: float) -> float:
     before = [ack.timeline for ack in acks if ack.at < since]
     former = [ack.at for ack in acks if since <= ack.at <= until and ack.timeline == before[-1]]
     return max(former, default=since) - since
+
+
+def patches(pgpool_bin: Path) -> str:
+    """The numbers of image/patches that this pgpool was built with, or `none`."""
+    answer = subprocess.run([pgpool_bin / "pgpool", "--version"], capture_output=True, text=True, check=True)
+    numbers = re.search(r"pgpool-entrypoint patches: ([^)]*)", answer.stdout + answer.stderr)
+    return numbers[1] if numbers else "none"
 
 
 @contextmanager

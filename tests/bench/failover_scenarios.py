@@ -18,6 +18,7 @@ from support.probe_report import Report
 
 TTL = 30
 """Patroni's default: the longest that a lost leader keeps its lock."""
+LOOP_WAIT = 2
 DETECTION = 2.0
 """Seconds after which a black hole is to be no obstacle any more, and that a login may take then."""
 
@@ -53,6 +54,21 @@ class Lived:
         own = [words for event in self.events for words in (*event.stuck, *event.misses)]
         goals = [nothing_strange, *self.scenario.goals]
         return list(dict.fromkeys([*own, *(words for goal in goals for words in goal(self))]))
+
+
+def live(arena: Arena, scenario: Scenario, tell: Callable[[int, Event], None] = lambda *_: None) -> Lived:
+    """All events of one scenario, with clients of its own; `tell` gets each, numbered from 1, when it is over."""
+    events: list[Event] = []
+    with arena.probing(scenario.name.replace("-", "_"), scenario.crew):
+        for number in range(1, scenario.times + 1):
+            events.append(arena.live_through(scenario.act))
+            tell(number, events[-1])
+        return Lived(
+            scenario=scenario,
+            events=events,
+            through=arena.losses(arena.through),
+            floor=arena.losses([arena.floor]),
+        )
 
 
 # Goals.
