@@ -1,0 +1,412 @@
+"""What image/patches changes in pgpool, on the build under test: a primary, its standby, and only pgpool."""
+
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, suppress
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple, Protocol, TypeVar
+
+import psycopg
+import pytest
+
+from entrypoint.inputs import PCP_PASSWORD
+from entrypoint.pcp import PcpAddress
+from entrypoint.secret import Secret
+from sidecar.pcp import Pcp, PcpError
+from support.deadline import wait_until
+from support.pgpool_process import Pgpool
+from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod
+from support.postgres import SUPERUSER, SUPERUSER_PASSWORD, PostgresServer
+
+T = TypeVar("T")
+
+STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
+"""Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
+
+PROVED = "01 02 03 04 05 06 07 08"
+READ_ONLY = "in a read-only transaction"
+NO_PRIMARY = "set new primary node: -1"
+SEARCHES = "waiting for finding a primary node"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patched(pgpool_bin: Path) -> None:
+    """A pgpool without the patches is one that was asked for."""
+    answer = subprocess.run([pgpool_bin / "pgpool", "--version"], capture_output=True, text=True, check=True)
+    build_info = pgpool_bin.parent / "BUILD-INFO"
+    if build_info.exists() and "patches none" in build_info.read_text().splitlines():
+        pytest.skip("built with PGPOOL_PATCHES=none")
+    assert f"patches: {PROVED}" in answer.stdout + answer.stderr, "build it with image/build-pgpool"
+
+
+class Servers(NamedTuple):
+    """What is behind pgpool; a test may stop them."""
+
+    standby: PostgresServer
+    primary: PostgresServer
+
+
+@pytest.fixture(scope="module")
+def both(postgres_bin: Path, postgres_template: Path) -> Iterator[Servers]:
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-")))
+        primary = PostgresServer(directory / "primary", postgres_bin, template=postgres_template)
+        stack.enter_context(primary)
+        primary.create_role(CHECK_ROLE, CHECK_PASSWORD, monitor=True)
+        primary.create_role(APP_ROLE, APP_PASSWORD)
+        primary.create_database("app", owner=APP_ROLE)
+        standby = PostgresServer(directory / "standby", postgres_bin)
+        standby.directory.mkdir()
+        source = f"host={primary.host} port={primary.port} user={SUPERUSER}"
+        subprocess.run(
+            [postgres_bin / "pg_basebackup", "-D", standby.data, "-R", "-c", "fast", "--no-sync", "-d", source],
+            env={"PGPASSWORD": SUPERUSER_PASSWORD, "PATH": "/usr/bin:/bin"},
+            check=True,
+        )
+        stack.enter_context(standby)
+        primary.sql("CREATE TABLE written (by int)", dbname="app")
+        primary.sql("GRANT ALL ON written TO app", dbname="app")
+        yield Servers(standby, primary)
+
+
+@pytest.fixture
+def servers(both: Servers) -> Servers:
+    """Both run, whatever the test before has done."""
+    for server in both:
+        try:
+            server.sql("SELECT 1")
+        except psycopg.OperationalError:
+            server.stop()
+            server.start()
+    wait_until(lambda: streams(both), timeout=30, failure=lambda: both.standby.log)
+    return both
+
+
+def streams(servers: Servers) -> bool:
+    return bool(servers.primary.sql("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"))
+
+
+class Stage:
+    """A pgpool in front of both, told what to do by PCP."""
+
+    def __init__(self, pgpool: Pgpool, pcp: Pcp) -> None:
+        self.pgpool, self.pcp = pgpool, pcp
+        self.sessions: list[psycopg.Connection] = []
+
+    def connect(self) -> psycopg.Connection:
+        """A session, for whoever closes it, or until the test's end."""
+        session = self.pgpool.connect(APP_ROLE, APP_PASSWORD, "app", connect_timeout=60)
+        self.sessions.append(session)
+        return session
+
+    def close(self) -> None:
+        for session in self.sessions:
+            session.close()
+
+    def write(self) -> None:
+        """Log in and write."""
+        with self.connect() as session:
+            session.execute("INSERT INTO written VALUES (1)")
+
+    def until_told(self, command: Callable[[int], None], node_id: int) -> None:
+        """Run a PCP command; PCP is away for a moment after each failover."""
+
+        def told() -> bool:
+            try:
+                command(node_id)
+            except PcpError as error:
+                if not error.away:
+                    raise
+                return False
+            return True
+
+        wait_until(told, timeout=30, failure=lambda: self.pgpool.log)
+
+    def look_again(self) -> None:
+        """Have pgpool look for the primary, by a node that it does not know."""
+        looked = self.pgpool.log.count("Failback done")
+        with suppress(PcpError):  # refused when it was never attached
+            self.pcp.detach(UNDEFINED)
+        self.until_told(self.pcp.attach, UNDEFINED)
+        self.wait_for_lines("Failback done", looked + 1)
+
+    def status(self, node_id: int) -> str | None:
+        try:
+            return self.pcp.nodes()[node_id].status_name
+        except PcpError as error:
+            if not error.away:
+                raise
+            return None
+
+    def wait_for_lines(self, text: str, count: int) -> list[datetime]:
+        """When pgpool logged a text, so many times at least."""
+
+        def times() -> list[datetime]:
+            lines = re.findall(rf"^([-0-9]+ [:.0-9]+): .*{re.escape(text)}", self.pgpool.log, re.MULTILINE)
+            return [datetime.fromisoformat(line) for line in lines] if len(lines) >= count else []
+
+        return wait_until(times, timeout=30, failure=lambda: f"{text!r} {count} times:\n{self.pgpool.log}")
+
+    def lose_primary(self, servers: Servers) -> None:
+        """Crash the primary, and have pgpool notice by a login."""
+        servers.primary.stop("immediate")
+        with suppress(psycopg.OperationalError):
+            self.pgpool.connect(APP_ROLE, APP_PASSWORD, "app", connect_timeout=2)
+        self.pgpool.wait_until_logged(f"shutdown host {servers.primary.host}({servers.primary.port})")
+
+
+class Start(Protocol):
+    """Starts a pgpool with parameters of pgpool.conf."""
+
+    def __call__(self, **parameters: str) -> Stage: ...
+
+
+@pytest.fixture
+def start(servers: Servers, new_pod: NewPod) -> Iterator[Start]:
+    with ExitStack() as stack:
+
+        def begin(**parameters: str) -> Stage:
+            pod = new_pod(servers.primary)
+            nodes = zip(("standby", "primary"), servers, strict=True)
+            pod.environment["PGPOOL_BACKENDS"] = ",".join(f"{name}={node.host}:{node.port}" for name, node in nodes)
+            parameters = {"num_init_children": "4", **parameters}
+            pod.environment |= {f"PGPOOL_PARAMS_{name.upper()}": value for name, value in parameters.items()}
+            pgpool = stack.enter_context(pod.pgpool())
+            pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
+
+            def address() -> PcpAddress:
+                password = Secret((pod.run_dir / PCP_PASSWORD).read_text())
+                return PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", password)
+
+            stage = Stage(pgpool, Pcp(address, {"PATH": str(pod.pgpool_bin)}))
+            stack.callback(stage.close)
+            return stage
+
+        yield begin
+
+
+def at_once(function: Callable[[], T]) -> Future[T]:
+    """A call in a thread of its own, which need not end."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - whoever asks for the result gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def is_held(call: Future[T]) -> bool:
+    """Whether a call does not come back within the time in which pgpool answers many times."""
+    return not wait([call], timeout=1.5).done
+
+
+def test_the_primary_is_looked_for_many_times_within_a_few_seconds(start: Start, servers: Servers) -> None:
+    stage = start()
+    stage.lose_primary(servers)
+
+    rounds = stage.wait_for_lines("find_primary_node: standby node is", 12)
+
+    assert (rounds[-1] - rounds[1]).total_seconds() < 5  # one at the start; then one each second, unpatched
+
+
+def test_a_statement_does_not_wait_longer_than_a_failover(start: Start) -> None:
+    stage = start()
+    slowest: list[float] = []
+    with stage.connect() as session:
+        for _ in range(3):
+            looking = at_once(stage.look_again)
+            latencies = []
+            while not looking.done():
+                begin = monotonic()
+                session.execute("SELECT 1")
+                latencies.append(monotonic() - begin)
+            looking.result()
+            slowest.append(max(latencies))
+
+    assert min(slowest) < 0.8, slowest  # at least one sleep of 1 s, unpatched
+
+
+def test_a_search_ends_with_the_attach_of_the_primary_that_pgpool_had_given_up(start: Start, servers: Servers) -> None:
+    stage = start(search_primary_node_timeout="600")
+    stage.lose_primary(servers)
+    write = at_once(stage.write)
+    servers.primary.start()
+
+    stage.until_told(stage.pcp.attach, PRIMARY)
+
+    write.result(timeout=30)
+    assert "failed to find primary node" not in stage.pgpool.log
+
+
+def test_a_search_goes_on_when_a_node_is_attached_that_is_there_already(start: Start, servers: Servers) -> None:
+    stage = start(search_primary_node_timeout="600")
+    stage.lose_primary(servers)
+
+    stage.until_told(stage.pcp.attach, STANDBY)
+
+    stage.wait_for_lines("received failback request for node_id: 0", 1)
+    rounds = stage.pgpool.log.count("find_primary_node: standby node is")
+    stage.wait_for_lines("find_primary_node: standby node is", rounds + 5)
+    assert NO_PRIMARY not in stage.pgpool.log
+
+
+def test_new_clients_are_held_while_there_is_no_primary_and_served_when_there_is(
+    start: Start, servers: Servers
+) -> None:
+    stage = start(search_primary_node_timeout="1")
+    stage.lose_primary(servers)
+    stage.pgpool.wait_until_logged(NO_PRIMARY)
+    writes = [at_once(stage.write) for _ in range(3)]
+
+    assert all(is_held(write) for write in writes), stage.pgpool.log
+    wait_until(lambda: stage.status(PRIMARY) == "down", timeout=10, failure=lambda: stage.pgpool.log)  # PCP is not held
+    servers.primary.start()
+    stage.until_told(stage.pcp.attach, PRIMARY)
+
+    for write in writes:
+        write.result(timeout=30)
+
+
+def test_new_clients_are_held_while_all_nodes_are_down(start: Start, servers: Servers) -> None:
+    stage = start(search_primary_node_timeout="1")
+    servers.standby.stop("immediate")
+    stage.lose_primary(servers)
+    stage.pgpool.wait_until_logged(NO_PRIMARY)
+    write = at_once(stage.write)
+
+    assert is_held(write), stage.pgpool.log
+    servers.primary.start()
+    stage.until_told(stage.pcp.attach, PRIMARY)
+
+    write.result(timeout=30)
+
+
+def test_clients_are_held_when_pgpool_starts_before_there_is_a_primary(start: Start, servers: Servers) -> None:
+    stage = start()
+    stage.pgpool.stop()
+    servers.primary.stop("immediate")
+    stage.pgpool.start()
+    stage.wait_for_lines(SEARCHES, 2)
+    write = at_once(stage.write)
+
+    assert is_held(write), stage.pgpool.log
+    servers.primary.start()
+
+    write.result(timeout=30)
+
+
+def test_a_session_that_is_left_without_a_primary_writes_nowhere(start: Start, servers: Servers) -> None:
+    stage = start(search_primary_node_timeout="1")
+    refused = servers.standby.log.count(READ_ONLY)
+    servers.primary.sql("ALTER ROLE sr_check NOLOGIN")  # pgpool takes the primary for none, though it is there
+    try:
+        session = stage.connect()
+        stage.look_again()
+        stage.pgpool.wait_until_logged(NO_PRIMARY)
+        write = at_once(lambda: session.execute("INSERT INTO written VALUES (2)"))
+        assert is_held(write), stage.pgpool.log
+    finally:
+        servers.primary.sql("ALTER ROLE sr_check LOGIN")
+    stage.look_again()
+
+    write.result(timeout=30)
+    assert servers.standby.log.count(READ_ONLY) == refused
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM"])
+def test_pgpool_stops_while_it_holds_clients(start: Start, servers: Servers, how: str) -> None:
+    stage = start(search_primary_node_timeout="1")
+    stage.lose_primary(servers)
+    stage.pgpool.wait_until_logged(NO_PRIMARY)
+    write = at_once(stage.write)
+    assert is_held(write), stage.pgpool.log
+
+    stage.pgpool.stop(signal.Signals[how], timeout=20)
+
+    with pytest.raises(psycopg.OperationalError):
+        write.result(timeout=10)
+
+
+def test_in_another_mode_nobody_waits_for_a_primary(start: Start, servers: Servers) -> None:
+    servers.primary.stop("immediate")
+
+    stage = start(backend_clustering_mode="raw")
+
+    assert stage.pgpool.can_log_in(APP_ROLE, APP_PASSWORD, "app")
+
+
+def test_a_login_finds_its_pooled_connections_cut_and_goes_on_at_once(start: Start, servers: Servers) -> None:
+    stage = start(num_init_children="1")
+    latencies = []
+    for _ in range(3):
+        stage.connect().close()
+        servers.primary.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app'")
+        begin = monotonic()
+        stage.connect().close()
+        latencies.append(monotonic() - begin)
+
+    assert stage.pgpool.log.count("retry to create new connection pool") == 3
+    assert min(latencies) < 0.9, latencies  # 1 s and more, unpatched
+
+
+def test_a_login_does_without_a_standby_that_is_gone_and_detaches_it(start: Start, servers: Servers) -> None:
+    stage = start()
+    servers.standby.stop()
+
+    stage.write()
+
+    wait_until(lambda: stage.status(STANDBY) == "down", timeout=10, failure=lambda: stage.pgpool.log)
+
+
+def test_a_login_waits_for_a_silent_standby_no_longer_than_connect_timeout(start: Start, servers: Servers) -> None:
+    stage = start(connect_timeout="500")
+    kept = stage.connect()
+    servers.standby.stop()
+    with ExitStack() as stack:
+        hole = stack.enter_context(socket.create_server((servers.standby.host, servers.standby.port), backlog=0))
+        for _ in range(3):  # a listener whose queue is full drops what else arrives
+            client = stack.enter_context(socket.socket())
+            client.settimeout(0)
+            client.connect_ex(hole.getsockname())
+
+        at_once(stage.write).result(timeout=30)  # over two minutes, unpatched
+
+    kept.execute("INSERT INTO written VALUES (3)")
+    wait_until(lambda: stage.status(STANDBY) == "down", timeout=10, failure=lambda: stage.pgpool.log)
+
+
+def test_pgpool_goes_on_at_once_after_a_failover(start: Start) -> None:
+    stage = start()
+    for command in (stage.pcp.detach, stage.pcp.attach) * 2:
+        restarts = stage.pgpool.log.count("fork a new PCP child")
+        stage.until_told(command, STANDBY)
+        stage.wait_for_lines("fork a new PCP child", restarts + 1)
+
+    ended = stage.wait_for_lines("done. ", 4)
+    restarted = stage.wait_for_lines("restart request received in pcp child process", 4)
+    pauses = [(after - before).total_seconds() for before, after in zip(ended, restarted, strict=True)]
+    assert min(pauses) < 0.9, pauses  # 1 s and more, unpatched
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_sessions_survive_the_end_of_a_standby(start: Start, servers: Servers, mode: str) -> None:
+    stage = start()
+    sessions = [stage.connect() for _ in range(3)]
+
+    servers.standby.stop(mode)
+
+    for session in sessions:
+        at_once(partial(session.execute, "INSERT INTO written VALUES (4)")).result(timeout=20)
