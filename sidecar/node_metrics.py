@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -21,6 +21,7 @@ class NodeMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic) -> None:
         """Register with `registry`; `clock`: the one that the views have their times from."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # process-wide, as in sidecar.metrics
         self._clock = clock
         self._view = View()
         self._primary: int | None = None
