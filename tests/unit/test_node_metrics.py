@@ -44,9 +44,7 @@ def site() -> Site:
 
 COUNTED = {
     "pgpool_nodes_actions_total",
-    "pgpool_nodes_actions_created",
     "pgpool_nodes_failovers_total",
-    "pgpool_nodes_failovers_created",
 }
 
 
