@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from entrypoint.probe import Verdict
 from entrypoint.secret import Secret
 from sidecar.web import Sources, Web, pages
+from support.deadline import wait_until
 
 PATHS = ["/livez", "/readyz", "/pgpool/livez", "/pgpool/readyz", "/status", "/metrics"]
 SENTINEL = "sentinel 100% password"
@@ -147,11 +148,18 @@ def test_a_bug_in_a_page_is_told_without_its_words(pod: Pod, capsys: pytest.Capt
     def broken() -> Mapping[str, object]:
         raise LookupError
 
+    told = ""
+
+    def is_told() -> bool:  # a little after the answer
+        nonlocal told
+        told += capsys.readouterr().err
+        return "LookupError" in told
+
     with Web(("127.0.0.1", 0), pages(replace(pod.sources(), status=broken))) as web:
         reply = ask(web.port, "/status")
         assert (reply.status, reply.body) == (500, "a bug: LookupError\n")
+        wait_until(is_told, timeout=10, failure=lambda: told)
         assert ask(web.port, "/livez").status == 200
-    assert "LookupError" in capsys.readouterr().err
 
 
 def test_silent_and_slow_clients_block_nobody(port: int) -> None:
