@@ -31,6 +31,8 @@ class Program:
     path: Path
     version: str
     """Such as 4.6.1."""
+    patches: frozenset[str] = frozenset()
+    """The numbers of those in image/patches that it was built with, such as 09."""
 
     def dry_run(self, conf: bytes, env: Mapping[str, str]) -> None:
         """Have pgpool parse a pgpool.conf. Raises RejectedError with its own words.
@@ -58,10 +60,12 @@ def find_program(env: Mapping[str, str]) -> Program:
             raise ProgramUnusableError(f"{present[0]} is not executable for user id {os.geteuid()}; check its mode")
         raise ProgramMissingError(f"there is no pgpool on PATH ({env.get('PATH', '')}); install it, or correct PATH")
     result = _run([str(found), "--version"], env)
-    match = re.search(r"version ([0-9]+\.[0-9]+\S*)", result.stdout + result.stderr)
+    said = result.stdout + result.stderr
+    match = re.search(r"version ([0-9]+\.[0-9]+\S*)", said)
     if match is None:
         raise ProgramUnusableError(f"{found} --version ends with status {result.returncode} and names no version")
-    return Program(found, match[1])
+    patches = re.search(r"pgpool-entrypoint patches: ([0-9 ]*)", said)
+    return Program(found, match[1], frozenset(patches[1].split() if patches else ()))
 
 
 def catalogue_for(program: Program | None) -> Catalogue:

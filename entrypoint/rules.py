@@ -37,6 +37,7 @@ def check_rules(
     """
     _check_numbers(numbers, given, problems)
     _check_run_dir(settings, numbers, problems)
+    _check_patroni(settings, problems)
     _check_key(settings, material, problems)
     _check_credentials(settings, material, problems)
     _check_hba(settings, material, problems)
@@ -80,6 +81,17 @@ def _check_run_dir(settings: Settings, numbers: Mapping[str, int], problems: Pro
             settings.origin(table.RUN_DIR),
             f"is too long: the socket {longest} has a path of more than {MAX_SOCKET_PATH_BYTES} bytes",
             "choose a shorter directory",
+        )
+
+
+def _check_patroni(settings: Settings, problems: Problems) -> None:
+    urls, backends = settings.patroni.urls, settings.backends
+    if urls and len(urls) != len(backends):
+        problems.add(
+            table.PATRONI.name,
+            settings.origin(table.PATRONI),
+            f"has {len(urls)} {'URL' if len(urls) == 1 else 'URLs'}, but there are {len(backends)} backends",
+            "give one URL for each backend, in their order",
         )
 
 

@@ -243,8 +243,8 @@ PATRONI = Setting(
     default="off",
     repeatable=False,
     shape="`off`, `on` or URLs",
-    help="Where the sidecar asks Patroni who leads, in the order of the backends; `on` is `http://HOST:8008` of each. "
-    "When it is off, or no Patroni answers, PostgreSQL alone is asked.",
+    help="Where the sidecar asks Patroni who leads, a URL for each backend in their order; `on` is "
+    "`http://HOST:8008` of each. When it is off, or no Patroni answers, PostgreSQL alone is asked.",
 )
 RUN_DIR = Setting(
     name="PGPOOL_RUN_DIR",

@@ -36,6 +36,9 @@ from sidecar.surroundings import Surroundings
 from sidecar.table import TableReader
 from sidecar.web import Sources, Web, pages
 
+SILENT_STATISTICS = "09"
+"""The patch without which pgpool logs three lines of each node whenever its table is read."""
+
 
 class Sidecar:
     """The parts that a command uses; nothing runs before it says so."""
@@ -92,6 +95,7 @@ class Sidecar:
             numbers.note,
             numbers.count,
             acts=options.nodes == "keep",
+            sparing=SILENT_STATISTICS not in program.patches,
         )
         self._metrics.registry.register(Exporter(self._pcp(COMMAND_SECONDS), self.ask))
 

@@ -234,6 +234,11 @@ def test_the_version_is_read_from_either_stream(site: Site, bin_dir: Path, said:
         assert find_program(site.env) == Program(program, version)
 
 
+def test_the_version_tells_our_patches(site: Site, bin_dir: Path) -> None:
+    program = install(bin_dir, "echo 'pgpool-II version 4.6.1 (chirikoboshi; pgpool-entrypoint patches: 01 09 10)'")
+    assert find_program(site.env) == Program(program, "4.6.1", frozenset({"01", "09", "10"}))
+
+
 def test_a_version_without_catalogue_is_told(site: Site, bin_dir: Path) -> None:
     install(bin_dir, "echo 'pgpool-II version 3.7.26 (amefuriboshi)'")
     with pytest.raises(ProgramUnusableError, match=r"pgpool 3\.7\.26 has other parameters .*: 4\.6\n"):

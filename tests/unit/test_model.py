@@ -348,6 +348,13 @@ def test_a_weight_is_written_as_it_was_given(site: Site, weight: str, written: s
 # --- directories and files ------------------------------------------------------------------------------------------
 
 
+def test_patroni_is_asked_at_every_backend_or_nowhere(site: Site) -> None:
+    problem = site.problem(PGPOOL_BACKENDS="a=10.0.0.1,b=10.0.0.2", PGPOOL_PATRONI="http://a:8008")
+    what, remedy = "has 1 URL, but there are 2 backends", "give one URL for each backend, in their order"
+    assert told(problem) == ("PGPOOL_PATRONI", "environment", what, remedy)
+    site.conf(PGPOOL_BACKENDS="a=10.0.0.1,b=10.0.0.2", PGPOOL_PATRONI="http://a:8008,http://b:8008")
+
+
 def test_the_run_directory_must_leave_room_for_a_sockets_path(site: Site) -> None:
     longest = "/" + "r" * 92
     site.resolve(PGPOOL_RUN_DIR=longest)
