@@ -27,7 +27,7 @@ def main() -> int:
     options = programs.parse_with_programs(argparse.ArgumentParser(description=__doc__), cluster=True)
     begin = time.monotonic()
     say("Starting three etcd members, three nodes of Patroni, pgpool with its sidecar …")
-    known = {scenario.name: scenario for scenario in scenarios(short=True, times=None)}
+    known = {scenario.name: scenario for scenario in scenarios(short=True)}
     stuck = 0
     with (
         Cluster(

@@ -22,6 +22,8 @@ LOOP_WAIT = 2
 DETECTION = 2.0
 """Seconds after which a black hole is to be no obstacle any more, and that a login may take then."""
 
+BLACK_HOLE = 12.0
+
 Goal = Callable[["Lived"], Iterator[str]]
 """Says what was missed."""
 
@@ -200,16 +202,16 @@ def _cut(nodes: Sequence[str], seconds: float, how: How, arena: Arena) -> float:
     return time.monotonic()
 
 
-def standby_black_holed(arena: Arena) -> float:
-    mark = time.monotonic() + DETECTION
+def standby_black_holed(detection: float, arena: Arena) -> float:
+    mark = time.monotonic() + detection
     arena.cluster.cut([arena.random.choice(arena.cluster.standbys())], "drop")
-    arena.pause(12)
+    arena.pause(BLACK_HOLE)
     end = time.monotonic()
     for prober in arena.through:
         logins = [ack for ack in prober.records if isinstance(ack, Ack) and kind_of(ack.worker) == LOGIN]
         waits = [ack.at - max(ack.due, mark) for ack in logins if ack.at >= mark]
-        if max(waits, default=end - mark) > DETECTION or logins[-1].at < end - DETECTION:
-            arena.miss(f"a login of more than {DETECTION:g} s, {DETECTION:g} s after the cut")
+        if max(waits, default=end - mark) > detection or logins[-1].at < end - detection:
+            arena.miss(f"a login of more than {detection:g} s, {detection:g} s after the cut")
     arena.cluster.mend()
     return time.monotonic()
 
@@ -286,8 +288,14 @@ def patroni_killed(arena: Arena) -> float:
     return time.monotonic()
 
 
-def scenarios(*, short: bool, times: int | None) -> list[Scenario]:
-    """All of them; `short`: each once, and briefly."""
+def scenarios(*, short: bool, times: int | None = None, slack: float = 1.0) -> list[Scenario]:
+    """All of them.
+
+    Args:
+        short: each once, and briefly.
+        times: so many events of each.
+        slack: the times that the goals allow are multiplied with this.
+    """
 
     def often(count: int) -> int:
         return times or (1 if short else count)
@@ -305,21 +313,21 @@ def scenarios(*, short: bool, times: int | None) -> list[Scenario]:
             words="switchover",
             times=often(100),
             act=switchover,
-            goals=[one_error_a_session, partial(beyond_the_floor, 0.3, 1.0), nothing_lost],
+            goals=[one_error_a_session, partial(beyond_the_floor, 0.3 * slack, 1.0 * slack), nothing_lost],
         ),
         Scenario(
             name="crash",
             words="postmaster killed, restarted in place",
             times=often(10),
             act=postmaster_killed,
-            goals=[partial(resumes_within, 0.8), nobody_refused, never_read_only],
+            goals=[partial(resumes_within, 0.8 * slack), nobody_refused, never_read_only],
         ),
         Scenario(
             name="leader-lost",
             words="leader node lost",
             times=often(5),
             act=leader_lost,
-            goals=[partial(resumes_within, 0.8), nobody_refused],
+            goals=[partial(resumes_within, 0.8 * slack), nobody_refused],
         ),
         *(
             Scenario(
@@ -327,7 +335,7 @@ def scenarios(*, short: bool, times: int | None) -> list[Scenario]:
                 words=f"cut to all nodes, {length:g} s, {how}",
                 times=often(5),
                 act=partial(cut_from_all, length, how),
-                goals=[partial(resumes_within, 1.5), nothing_lost],
+                goals=[partial(resumes_within, 1.5 * slack), nothing_lost],
             )
             for length, how in cuts
         ),
@@ -335,7 +343,7 @@ def scenarios(*, short: bool, times: int | None) -> list[Scenario]:
             name="black-hole",
             words="one standby black-holed",
             times=often(5),
-            act=standby_black_holed,
+            act=partial(standby_black_holed, min(DETECTION * slack, BLACK_HOLE / 2)),
             goals=[no_errors],
         ),
         Scenario(
@@ -360,7 +368,7 @@ def scenarios(*, short: bool, times: int | None) -> list[Scenario]:
                 words=f"cut to the primary only, {length:g} s, {how}",
                 times=often(3),
                 act=partial(cut_from_primary, length, how),
-                goals=[partial(resumes_within, 1.5), nothing_lost],
+                goals=[partial(resumes_within, 1.5 * slack), nothing_lost],
             )
             for length, how in cuts
         ),
@@ -393,7 +401,7 @@ def scenarios(*, short: bool, times: int | None) -> list[Scenario]:
             words=f"one etcd member down, {seconds:g} s",
             times=often(2),
             act=partial(etcd_member_down, seconds),
-            goals=[no_errors, partial(gap_below, 0.3), nothing_lost],
+            goals=[no_errors, partial(gap_below, 0.3 * slack), nothing_lost],
         ),
         Scenario(
             name="etcd-quorum-failsafe",
@@ -407,7 +415,7 @@ def scenarios(*, short: bool, times: int | None) -> list[Scenario]:
             words=f"etcd quorum lost, {lasting(60, 40):g} s, `failsafe_mode` off",
             times=often(2),
             act=partial(etcd_quorum_lost, lasting(60, 40)),
-            goals=[partial(resumes_within, 1.5), nothing_lost],
+            goals=[partial(resumes_within, 1.5 * slack), nothing_lost],
         ),
         Scenario(
             name="patroni-killed",
@@ -421,7 +429,7 @@ def scenarios(*, short: bool, times: int | None) -> list[Scenario]:
             words="switchover while the sidecar is dead",
             times=often(5),
             act=switchover_without_sidecar,
-            goals=[one_error_a_session, partial(beyond_the_floor, 2.0, 2.5), nothing_lost],
+            goals=[one_error_a_session, partial(beyond_the_floor, 2.0 * slack, 2.5 * slack), nothing_lost],
             needs_sidecar=True,
         ),
     ]

@@ -1,5 +1,6 @@
 """What image/patches changes in pgpool, on the build under test: a primary, its standby, and only pgpool."""
 
+import os
 import re
 import signal
 import socket
@@ -22,6 +23,7 @@ from entrypoint.inputs import PCP_PASSWORD
 from entrypoint.pcp import PcpAddress
 from entrypoint.secret import Secret
 from sidecar.pcp import Pcp, PcpError
+from sidecar.table import TableReader
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod
@@ -32,7 +34,7 @@ T = TypeVar("T")
 STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
-PROVED = "01 02 03 04 05 06 07 08"
+PROVED = "01 02 03 04 05 06 07 08 09 10"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -98,8 +100,8 @@ def streams(servers: Servers) -> bool:
 class Stage:
     """A pgpool in front of both, told what to do by PCP."""
 
-    def __init__(self, pgpool: Pgpool, pcp: Pcp) -> None:
-        self.pgpool, self.pcp = pgpool, pcp
+    def __init__(self, pgpool: Pgpool, pcp: Pcp, table: TableReader) -> None:
+        self.pgpool, self.pcp, self.table = pgpool, pcp, table
         self.sessions: list[psycopg.Connection] = []
 
     def connect(self) -> psycopg.Connection:
@@ -109,6 +111,7 @@ class Stage:
         return session
 
     def close(self) -> None:
+        self.table.close()
         for session in self.sessions:
             session.close()
 
@@ -187,7 +190,7 @@ def start(servers: Servers, new_pod: NewPod) -> Iterator[Start]:
                 password = Secret((pod.run_dir / PCP_PASSWORD).read_text())
                 return PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", password)
 
-            stage = Stage(pgpool, Pcp(address, {"PATH": str(pod.pgpool_bin)}))
+            stage = Stage(pgpool, Pcp(address, {"PATH": str(pod.pgpool_bin)}), TableReader(address))
             stack.callback(stage.close)
             return stage
 
@@ -410,3 +413,31 @@ def test_sessions_survive_the_end_of_a_standby(start: Start, servers: Servers, m
 
     for session in sessions:
         at_once(partial(session.execute, "INSERT INTO written VALUES (4)")).result(timeout=20)
+
+
+def test_the_table_is_read_without_a_line_in_the_log(start: Start) -> None:
+    stage = start()
+    before = stage.pgpool.log
+
+    for _ in range(3):
+        assert [row.status for row in stage.table.read()] == ["up", "up"]
+
+    assert "status_changed_time" not in stage.pgpool.log.removeprefix(before)  # a line for each node, unpatched
+
+
+def test_a_session_goes_on_without_a_standby_that_is_detached_before_it_answers(start: Start, servers: Servers) -> None:
+    stage = start()
+    session = stage.connect()
+    rows = servers.standby.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'app'")
+    [pid] = [int(str(pid)) for (pid,) in rows]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        write = at_once(lambda: session.execute("INSERT INTO written VALUES (%s)", [5]))
+        assert is_held(write), stage.pgpool.log
+
+        stage.until_told(stage.pcp.detach, STANDBY)
+
+        write.result(timeout=20)
+        session.execute("INSERT INTO written VALUES (6)")
+    finally:
+        os.kill(pid, signal.SIGCONT)
