@@ -52,7 +52,7 @@ def rest(cluster: Cluster, node: str, path: str) -> str:
 def wait_for_other_leader(cluster: Cluster, former: str, *, timeout: float) -> str:
     def other() -> str | None:
         leader = cluster.find_leader()
-        return leader if leader != former else None
+        return leader if leader != former and cluster.writable_nodes() == [leader] else None
 
     return cluster.wait_until(other, timeout)
 

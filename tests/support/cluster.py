@@ -26,7 +26,7 @@ from support import network, patroni
 from support.deadline import wait_until
 from support.etcd import Etcd
 from support.network import How, Network
-from support.patroni import Member, Node, Options, What
+from support.patroni import Member, Node, Options, RefusedError, What
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
 
 START_TIMEOUT = 120.0  # 10 s if it has two processors for itself
@@ -34,6 +34,7 @@ HEALTHY_TIMEOUT = 60.0
 SWITCHOVER_TIMEOUT = 60.0
 RESTART_TIMEOUT = 60.0
 CONFIGURE_TIMEOUT = 10.0
+UNAVAILABLE = 503
 PAUSE = 0.2
 """Seconds between two questions to all nodes: each costs Patroni time that the faults are to have."""
 
@@ -105,7 +106,17 @@ class Cluster:
         """Have Patroni move the primary, and return the new one's name when Patroni says that it is done."""
         leader = self.leader()
         body = {"leader": leader, "candidate": candidate}
-        self.nodes[leader].ask("POST", "switchover", body, timeout=SWITCHOVER_TIMEOUT)
+
+        def is_taken() -> bool:
+            try:
+                self.nodes[leader].ask("POST", "switchover", body, timeout=SWITCHOVER_TIMEOUT)
+            except RefusedError as error:
+                if error.code != UNAVAILABLE:
+                    raise
+                return False  # etcd takes no writes for a moment, while it elects a leader of its own
+            return True
+
+        self.wait_until(is_taken, SWITCHOVER_TIMEOUT)
         return self.wait_until(lambda: new if (new := self.find_leader()) != leader else None, SWITCHOVER_TIMEOUT)
 
     def kill_postmaster(self, node: str) -> None:

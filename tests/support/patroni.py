@@ -28,6 +28,15 @@ CONNECT_TIMEOUT = 2  # the least that libpq knows
 What = Literal["postgres", "patroni"]
 
 
+class RefusedError(AssertionError):
+    """What Patroni says when it does not do what it was asked."""
+
+    def __init__(self, code: int, words: str) -> None:
+        """The HTTP status, and all that there is to say."""
+        super().__init__(words)
+        self.code = code
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """How Patroni is configured; times in seconds. 20 is the least `ttl` that it accepts."""
@@ -189,7 +198,7 @@ class Node:
         )
 
     def ask(self, method: str, path: str, body: object = None, *, timeout: float) -> str:
-        """Have Patroni do something, and return what it says to it."""
+        """Have Patroni do something, and return what it says to it. Raises RefusedError."""
         request = urllib.request.Request(
             f"http://{self.address}:{REST_PORT}/{path}", method=method, data=json.dumps(body).encode()
         )
@@ -198,7 +207,7 @@ class Node:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             with error:
-                raise AssertionError(f"{self.name}: {path}: {error.code} {error.read().decode()}") from None
+                raise RefusedError(error.code, f"{self.name}: {path}: {error.code} {error.read().decode()}") from None
 
     def connect(
         self, user: str = SUPERUSER, password: str = SUPERUSER_PASSWORD, dbname: str = "postgres"
