@@ -34,7 +34,7 @@ T = TypeVar("T")
 STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
-PROVED = "01 02 03 04 05 06 07 08 09 10"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -441,3 +441,16 @@ def test_a_session_goes_on_without_a_standby_that_is_detached_before_it_answers(
         session.execute("INSERT INTO written VALUES (6)")
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def test_the_login_that_finds_the_primary_gone_is_held(start: Start, servers: Servers) -> None:
+    stage = start()
+    servers.primary.stop("immediate")
+
+    write = at_once(stage.write)
+
+    stage.pgpool.wait_until_logged(f"shutdown host {servers.primary.host}({servers.primary.port})")
+    assert is_held(write), stage.pgpool.log
+    servers.primary.start()
+    stage.until_told(stage.pcp.attach, PRIMARY)
+    write.result(timeout=30)
