@@ -9,7 +9,7 @@ from ssl import SSLContext
 from typing import Generic, Protocol, TypeVar
 
 from entrypoint.backends import Backend
-from sidecar.member import Member, Rest, Sql
+from sidecar.member import Member, Reach, Rest, Sql
 from sidecar.patroni import Patroni
 from sidecar.standing import Credentials, Standing
 
@@ -62,6 +62,9 @@ class _Watch(Generic[T]):
         former = self.latest
         if former is not None and former.reach is answer.reach:
             answer = replace(answer, since=former.since)
+        if isinstance(answer, Rest):
+            led = bool(answer.lock) if answer.reach is Reach.ANSWERED else isinstance(former, Rest) and former.led
+            answer = replace(answer, led=led)
         self.latest = answer
         if answer != former:
             self._wake()
@@ -101,6 +104,8 @@ class Observer:
             clock: the clock of the answers' times.
         """
         self._backends = tuple(backends)
+        self._clock = clock
+        self._unasked = _unasked(clock())
         timing = {"seconds": seconds, "again": period}
         self._sql = [_Watch(Standing(each, login, clock=clock, **timing), period, wake, failed) for each in backends]
         self._rest = [
@@ -110,6 +115,7 @@ class Observer:
 
     def start(self) -> None:
         """Begin to ask, once."""
+        self._unasked = _unasked(self._clock())
         for watch in self._watches():
             watch.thread.start()
 
@@ -126,7 +132,9 @@ class Observer:
         """The latest answers; those of a node that is not heard of are as old as their `asked` says."""
         nodes = zip_longest(self._backends, self._sql, self._rest)
         return tuple(
-            Member(node_id=node, name=backend.name, sql=sql.latest, rest=rest.latest if rest else None)
+            Member(
+                node_id=node, name=backend.name, sql=sql.latest, rest=(rest.latest or self._unasked) if rest else None
+            )
             for node, (backend, sql, rest) in enumerate(nodes)
         )
 
@@ -135,3 +143,8 @@ class Observer:
 
     def _watches(self) -> Sequence[_Watch[Sql] | _Watch[Rest]]:
         return (*self._sql, *self._rest)
+
+
+def _unasked(now: float) -> Rest:
+    """Of a Patroni that is going to be asked."""
+    return Rest(asked=now, reach=Reach.UNTOLD, since=now, reason="not asked yet")

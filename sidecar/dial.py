@@ -1,5 +1,6 @@
 """TCP connections that stand, or are given up, in time; names are looked up aside, and remembered."""
 
+import errno
 import ipaddress
 import socket
 import time
@@ -18,6 +19,15 @@ def _lookup(host: str) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+class UnresolvedError(OSError):
+    """The host has no address that we know of: which says nothing about the host."""
+
+
+def is_far(error: OSError) -> bool:
+    """Whether the network does not know a way to the host; any other error is one of this machine."""
+    return error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
 
 
 class Place:
@@ -52,7 +62,8 @@ class Place:
     def dial(self, until: float) -> socket.socket:
         """A connection to the first address that takes it before `until` on the monotonic clock.
 
-        Raises TimeoutError, or what the last address said: ConnectionError when nobody listens, otherwise OSError.
+        Raises TimeoutError, UnresolvedError, or what the last address said: ConnectionError when nobody listens,
+        otherwise OSError.
         """
         return self._dial(until)[1]
 
@@ -65,7 +76,7 @@ class Place:
     def _dial(self, until: float) -> tuple[str, socket.socket]:
         addresses = list(self._addresses(until))
         if not addresses:
-            raise OSError("the host's name is not found")
+            raise UnresolvedError("the host's name is not found")
         while True:
             address = addresses.pop(0)
             left = max(0.0, until - time.monotonic())

@@ -193,7 +193,8 @@ class Keeper:
             self._events.warning(f"nodes.{action.kind}", **fields, ms=round((self._clock() - begin) * 1000, 1))
         self._count(action.kind, result)
         gave_up = action.kind is Kind.DETACH and primary_of(table) != action.node_id
-        self._memory = remember(self._memory, action, self._clock(), gave_up=gave_up)
+        taken = result == "taken"
+        self._memory = remember(self._memory, action, self._clock(), gave_up=gave_up, taken=taken)
 
     def _tell_changes(self, former: View, view: View) -> None:
         if view.truth.primary != former.truth.primary:

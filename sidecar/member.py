@@ -14,9 +14,9 @@ class Reach(Enum):
     REFUSED = "refused"
     """At once: nobody listens, or PostgreSQL is starting up or shutting down."""
     SILENT = "silent"
-    """No answer in time: packets are lost, the server is frozen, the host or its name is not to be found."""
+    """No answer in time: packets are lost, the server is frozen, there is no way to the host."""
     UNTOLD = "untold"
-    """Somebody is there, but does not let us ask: wrong password, pg_hba.conf, too many connections; no Patroni."""
+    """We cannot ask: wrong password, pg_hba.conf, too many connections, no Patroni, a name that is not resolved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,8 @@ class Rest:
 
     PostgreSQL need not run, or may still be in recovery, while a new leader is promoted (do_GET, patroni/api.py).
     """
+    led: bool = field(default=False, compare=False)
+    """Whether its latest answer said that it holds the lock."""
     role: str | None = None
     """`primary` (also where Patroni says `master`), `replica`, `standby_leader`, `demoted`, `promoted` …"""
     state: str | None = None

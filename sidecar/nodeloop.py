@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from ssl import SSLContext
 
 from entrypoint import environment
 from entrypoint.catalogue import load_catalogue
@@ -51,10 +52,10 @@ class Cluster:
         self._observer = Observer(
             settings.backends,
             self._login,
-            urls(settings.patroni, settings.backends),
+            patroni := urls(settings.patroni, settings.backends),
             wake=self.wake.set,
             failed=self._tell,
-            tls=trust(_authority(settings)),
+            tls=self._trust(settings) if any(url.startswith("https:") for url in patroni) else None,
             period=PERIOD_SECONDS,
         )
         self._observer.start()
@@ -65,6 +66,14 @@ class Cluster:
         observer, self._observer = self._observer, None
         if observer:
             observer.stop()
+
+    def _trust(self, settings: Settings) -> SSLContext | None:
+        """An authority that cannot be used is no reason to leave pgpool alone: then the system's are believed."""
+        try:
+            return trust(_authority(settings))
+        except (OSError, ValueError) as error:
+            self._tell(error)
+            return None
 
     def _tell(self, error: Exception) -> None:
         """Each once: every node is asked several times a second."""

@@ -20,6 +20,8 @@ SILENCE_SECONDS = 1.0
 """A standby is given up when PostgreSQL alone has been silent for so long; at once, if its Patroni is silent, too."""
 PRIMARY_SILENCE_SECONDS = 3.0
 """A primary, whose sessions end then, is given up only after this."""
+UNHEARD_SECONDS = 5.0
+"""PostgreSQL alone is believed when no Patroni has answered for so long: one answer may come late."""
 OPPOSITE_SECONDS = 1.0
 """Between two opposing actions on the same node."""
 FLAP_SECONDS = 300.0
@@ -64,6 +66,8 @@ class Done:
     kind: Kind
     at: float
     times: int = 1
+    taken: bool = True
+    """Whether pgpool took it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,8 @@ def truth(members: Sequence[Member], now: float) -> Truth:
     writable = [each for each in members if _writes(each.sql, now)]
     told = [each.rest for each in members if _answers(each.rest, now)]
     if not told:
+        if any(each.rest and now - each.rest.since < UNHEARD_SECONDS for each in members):
+            return Truth(None, "no Patroni answers at this moment")
         return _by_timeline(writable)
     holders = [each for each in members if _answers(each.rest, now) and each.rest and each.rest.lock]
     if not holders:
@@ -108,7 +114,9 @@ def truth(members: Sequence[Member], now: float) -> Truth:
         return Truth(None, f"{len(holders) or 'no'} members hold Patroni's lock")
     (holder,) = holders
     if holder not in writable:
-        return Truth(None, f"{holder.name} holds Patroni's lock, and does not take writes")
+        untold = holder.sql is None or holder.sql.reach in (Reach.SILENT, Reach.UNTOLD)
+        words = "does not tell us whether it takes writes" if untold else "does not take writes"
+        return Truth(None, f"{holder.name} holds Patroni's lock, and {words}")
     if _expires(holder, members, now):
         return Truth(None, f"{holder.name} holds Patroni's lock, which expires, for its Patroni does not answer")
     return Truth(holder.node_id, f"{holder.name} holds Patroni's lock and takes writes")
@@ -150,13 +158,19 @@ def decide(table: Sequence[Row], members: Sequence[Member], memory: Memory, now:
         *_join(table, members, memory, found, now),
     ]
     first = {action.node_id: action for action in reversed(wanted)}
-    return tuple(action for action in wanted if first[action.node_id] is action and _may(action, memory, now))
+    wanted = [action for action in wanted if first[action.node_id] is action and _may(action, memory, now)]
+    if _is_looking(table):
+        # A queue of ten takes what comes meanwhile, and drops the rest, the cure among it, without a word.
+        wanted = [action for action in wanted if action.kind is Kind.ATTACH or not _is_sent(action, memory)]
+    return tuple(wanted)
 
 
-def remember(memory: Memory, action: Action, now: float, *, gave_up: bool) -> Memory:
-    """The memory after an action; `gave_up`: it detached a standby that was silent."""
+def remember(memory: Memory, action: Action, now: float, *, gave_up: bool, taken: bool = True) -> Memory:
+    """The memory after an action; `gave_up`: it detached a standby that was silent; `taken`: pgpool did not refuse."""
     before = memory.done.get(action.node_id)
     again = before is not None and before.kind is action.kind
+    if not taken:  # it had no effect that could be waited for
+        return replace(memory, done={**memory.done, action.node_id: Done(action.kind, now, 1, taken=False)})
     done = Done(action.kind, now, before.times + 1 if before and again else 1)
     given_up = memory.given_up
     if gave_up and not again:
@@ -233,6 +247,8 @@ def _expires(member: Member, members: Sequence[Member], now: float) -> bool:
     rest = member.rest
     if rest is None or rest.reach not in (Reach.REFUSED, Reach.SILENT) or rest.asked <= rest.since:
         return False  # after a single question, it may be we who were late
+    if not rest.led:
+        return False  # we have never reached it when it had the lock, so that it is out of reach says nothing
     others = [each.rest for each in members if each is not member and each.rest and _answers(each.rest, now)]
     if not others or any(other.paused for other in others):
         return False  # there is nobody to be promoted
@@ -242,7 +258,7 @@ def _expires(member: Member, members: Sequence[Member], now: float) -> bool:
     silence = now - rest.since
     if all(other.unlocked and not other.failsafe for other in others):
         return silence >= UNLOCKED_SECONDS
-    if silence >= ttl + RENEWED_SECONDS and {other.leader for other in others} == {member.name}:
+    if silence >= ttl + RENEWED_SECONDS and {other.leader for other in others if other.leader} == {member.name}:
         return False  # somebody has renewed it: its Patroni lives, and only its REST API is out of reach
     # The lock was renewed for the last time up to one loop before its keeper died.
     return silence >= ttl - loop_wait - FENCE_SECONDS
@@ -303,13 +319,19 @@ def _may(action: Action, memory: Memory, now: float) -> bool:
     done = memory.done.get(action.node_id)
     if done is None:
         return True
-    if action.kind is Kind.LOOK_AGAIN and now - done.at < LOOK_SECONDS:
+    if action.kind is Kind.LOOK_AGAIN and done.taken and now - done.at < LOOK_SECONDS:
         return False  # pgpool is looking already
     if done.kind is not action.kind:
         return now - done.at >= OPPOSITE_SECONDS
     if done.times == 0:  # it had its effect
         return True
     return now - done.at >= min(FIRST_RETRY_SECONDS * 2.0 ** (done.times - 1), LONGEST_RETRY_SECONDS)
+
+
+def _is_sent(action: Action, memory: Memory) -> bool:
+    """Whether the same was the last thing done to the node, and has had no effect yet."""
+    done = memory.done.get(action.node_id)
+    return done is not None and done.kind is action.kind and done.taken and done.times > 0
 
 
 def _is_looking(table: Sequence[Row]) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from entrypoint import settings
 from entrypoint.backends import Backend
-from sidecar.dial import Place
+from sidecar.dial import Place, is_far
 from sidecar.member import Reach, Rest
 
 _PORT = 8008
@@ -97,8 +97,9 @@ class Patroni:
             return _no_answer(asked, Reach.UNTOLD, "no TLS")
         except ConnectionError:
             return _no_answer(asked, Reach.REFUSED, "not reachable")
-        except OSError:
-            return _no_answer(asked, Reach.SILENT, "the host is not to be found")
+        except OSError as error:
+            # Of a name that nobody resolves just now, or a lack of our own, nobody is to suffer.
+            return _no_answer(asked, Reach.SILENT if is_far(error) else Reach.UNTOLD, "the host is not to be found")
         except (ValueError, RecursionError):
             return _no_answer(asked, Reach.UNTOLD, "the answer is not Patroni's")
         return self._with_leader(self._with_timing(rest))

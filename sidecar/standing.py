@@ -9,7 +9,7 @@ from psycopg import pq
 
 from entrypoint.backends import Backend
 from entrypoint.secret import Secret
-from sidecar.dial import Place
+from sidecar.dial import Place, is_far
 from sidecar.libpq import NOT_REACHABLE, Refusal, Rows, ask, connect, conninfo_of
 from sidecar.member import Reach, Sql
 from sidecar.retry import Backoff
@@ -95,8 +95,9 @@ class Standing:
             return _no_answer(asked, Reach.SILENT, "no answer in time")
         except ConnectionError:
             return _no_answer(asked, Reach.REFUSED, "not reachable")
-        except OSError:
-            return _no_answer(asked, Reach.SILENT, "the host is not to be found")
+        except OSError as error:
+            # Of a name that nobody resolves just now, or a lack of our own, nobody is to suffer.
+            return _no_answer(asked, Reach.SILENT if is_far(error) else Reach.UNTOLD, "the host is not to be found")
 
     def close(self) -> None:
         """Leave."""

@@ -148,6 +148,9 @@ class Worker:
             where = self._write(self._statements, connection, self.name, seqs[0])
         except psycopg.Error as error:
             self._fail(due, error, reason(error, connecting=False))
+        except ValueError as error:  # psycopg's, of two errors where one ends a COPY: the server's, and pgpool's own
+            connection.close()
+            self._fail(due, error, "two answers")
         else:
             now = time.monotonic()
             self._journal.write(*(Ack(now, self.name, seq, due, *where) for seq in seqs))
@@ -167,7 +170,7 @@ class Worker:
                 self._fail(due, error, reason(error, connecting=True))
         return self._connection
 
-    def _fail(self, due: float, error: psycopg.Error, why: str) -> None:
+    def _fail(self, due: float, error: Exception, why: str) -> None:
         words = " ".join(str(error).split())
         self._journal.write(Failure(time.monotonic(), self.name, due, self._session, self._worked, why, words))
 

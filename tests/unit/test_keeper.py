@@ -153,12 +153,12 @@ def test_a_reading_in_the_midst_of_a_change_sends_nobody_anywhere() -> None:
 
 
 @pytest.mark.parametrize(("error", "result"), [(AWAY, "away"), (REFUSED, "refused")])
-def test_an_action_that_fails_is_told_counted_and_tried_again_later_each_time(error: PcpError, result: str) -> None:
+def test_an_action_that_fails_is_told_counted_and_tried_again_each_second(error: PcpError, result: str) -> None:
     site = Site(table="sSS", refuses=error)
-    site.steps(16)  # 4 s
-    assert site.done == ["attach 0"] * 3, "at 0, 1, and 3 s"
-    assert site.counted == [("attach", result)] * 3
-    assert [line["failed"] for line in site.told("attach")] == [str(error)] * 3
+    site.steps(15)  # 3.75 s
+    assert site.done == ["attach 0"] * 4, "at 0, 1, 2 and 3 s"
+    assert site.counted == [("attach", result)] * 4
+    assert [line["failed"] for line in site.told("attach")] == [str(error)] * 4
 
 
 def test_what_was_decided_too_long_ago_is_not_done() -> None:

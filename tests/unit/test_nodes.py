@@ -23,6 +23,7 @@ from sidecar.nodes import (
     SILENCE_SECONDS,
     STEADY_SECONDS,
     TTL_SECONDS,
+    UNHEARD_SECONDS,
     UNLOCKED_SECONDS,
     Action,
     Done,
@@ -349,7 +350,34 @@ def test_a_lock_that_does_not_expire_is_renewed_by_a_patroni_whose_rest_api_alon
     silence = TTL_SECONDS + RENEWED_SECONDS
     assert fenced_after(silence, told_0, told_0, letters="pSS") == "attach 0"
     assert fenced_after(silence, told_0, told_0) == ""
-    assert fenced_after(silence, told_0, following) == "detach 0", "one of the others does not know"
+    assert fenced_after(silence, told_0, following) == "", "one of the others does not know"
+    assert fenced_after(silence, following, following) == "detach 0", "nobody knows of the lock any more"
+
+
+def test_a_patroni_that_was_never_reached_with_the_lock_is_no_reason_to_fence() -> None:
+    """Such as one that a NetworkPolicy forgot."""
+    unreached = says(patroni_dead(leading), led=False)
+    assert does("PSS", cluster(unreached, told_0, told_0)) == ""
+
+
+def test_one_answer_of_patroni_that_is_late_does_not_leave_postgresql_alone_to_be_believed() -> None:
+    fenced = patroni_dead(leading, DUE)
+    late = patroni_dead(following, UNHEARD_SECONDS - MOMENT, Reach.SILENT)
+    assert does("sSS", cluster(fenced, late, gone)) == ""
+    gone_for_good = patroni_dead(following, UNHEARD_SECONDS, Reach.SILENT)
+    assert does("sSS", cluster(fenced, gone_for_good, gone)) == "attach 0"
+
+
+def test_a_search_is_not_told_twice_what_it_has_been_told() -> None:
+    """Its queue has ten places, and the cure needs one."""
+    lost = cluster(leading, silent, following)
+    action = Action(Kind.DETACH, 1, "")
+    memory = remember(NOTHING_DONE, action, NOW - LONG, gave_up=True)
+    assert does("pSS", lost, memory) == "attach 0"
+    assert does("PSS", lost, memory) == "detach 1"
+    refused = remember(NOTHING_DONE, action, NOW - LONG, gave_up=True, taken=False)
+    assert does("pSS", lost, refused) == does("pSS", lost)
+    assert "detach 1" in does("pSS", lost, refused)
 
 
 def test_a_lock_that_is_gone_already_is_reason_enough_to_fence() -> None:

@@ -236,3 +236,8 @@ def test_a_tls_handshake_that_hangs_ends_in_time() -> None:
         rest = asker.ask()
         assert time.monotonic() - began < 1.0
     assert rest.reach is Reach.SILENT
+
+
+def test_a_name_that_nobody_resolves_says_nothing_about_the_node() -> None:
+    rest = Patroni("http://nowhere.invalid:8008", nobody_leads=lambda: False, seconds=1.0, again=0.25).ask()
+    assert rest.reach is Reach.UNTOLD
