@@ -1,4 +1,4 @@
-"""Faults of `make bench-failover`, one of each, briefly, on a machine that may be busy: goals are for bench-failover."""
+"""Faults of `make bench-failover`, one of each, briefly; the goals are wider here, for a machine that may be busy."""
 
 from collections.abc import Iterator
 from pathlib import Path
