@@ -146,11 +146,15 @@ class Worker:
         self._journal.write(*(Intent(now, self.name, seq) for seq in seqs))
         try:
             where = self._write(self._statements, connection, self.name, seqs[0])
-        except psycopg.Error as error:
-            self._fail(due, error, reason(error, connecting=False))
-        except ValueError as error:  # psycopg's, of two errors where one ends a COPY: the server's, and pgpool's own
+        except psycopg.InternalError as error:  # its own, of two errors where one is due: the server's, and pgpool's
+            if not error.sqlstate:
+                connection.close()
+            self._fail(due, error, error.sqlstate or "two answers")
+        except ValueError as error:  # the same, at the end of COPY
             connection.close()
             self._fail(due, error, "two answers")
+        except psycopg.Error as error:
+            self._fail(due, error, reason(error, connecting=False))
         else:
             now = time.monotonic()
             self._journal.write(*(Ack(now, self.name, seq, due, *where) for seq in seqs))
