@@ -284,6 +284,20 @@ def test_new_clients_are_held_while_there_is_no_primary_and_served_when_there_is
         write.result(timeout=30)
 
 
+def test_clients_who_come_during_a_search_in_vain_are_held_after_it(start: Start, servers: Servers) -> None:
+    stage = start(search_primary_node_timeout="1")
+    stage.lose_primary(servers)
+    writes = [at_once(stage.write) for _ in range(3)]
+    stage.pgpool.wait_until_logged(NO_PRIMARY)
+
+    assert all(is_held(write) for write in writes), stage.pgpool.log
+    servers.primary.start()
+    stage.until_told(stage.pcp.attach, PRIMARY)
+
+    for write in writes:
+        write.result(timeout=30)
+
+
 def test_new_clients_are_held_while_all_nodes_are_down(start: Start, servers: Servers) -> None:
     stage = start(search_primary_node_timeout="1")
     servers.standby.stop("immediate")
