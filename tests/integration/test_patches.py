@@ -458,6 +458,33 @@ def test_a_session_goes_on_without_a_standby_that_is_detached_before_it_answers(
         os.kill(pid, signal.SIGCONT)
 
 
+def test_a_login_goes_on_without_a_standby_that_is_detached_before_it_answers(start: Start, servers: Servers) -> None:
+    stage = start(num_init_children="1")
+
+    def log_in_and_write() -> None:
+        named = stage.pgpool.connect(APP_ROLE, APP_PASSWORD, "app", connect_timeout=60, application_name="n8n")
+        with named as session:  # on connections from the pool, its name is told to all nodes
+            session.execute("INSERT INTO written VALUES (7)")
+
+    def pooled() -> list[int]:
+        rows = servers.standby.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle'")
+        return [int(str(pid)) for (pid,) in rows]
+
+    log_in_and_write()
+    wait_until(lambda: bool(pooled()), timeout=10, failure=lambda: stage.pgpool.log)
+    [pid] = pooled()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        write = at_once(log_in_and_write)
+        assert is_held(write), stage.pgpool.log
+
+        stage.until_told(stage.pcp.detach, STANDBY)
+
+        write.result(timeout=20)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_the_login_that_finds_the_primary_gone_is_held(start: Start, servers: Servers) -> None:
     stage = start()
     servers.primary.stop("immediate")
