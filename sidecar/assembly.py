@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from prometheus_client import CollectorRegistry
+
 from entrypoint import __version__
 from entrypoint.backends import Backend
 from entrypoint.errors import ProgramMissingError
@@ -86,7 +88,9 @@ class Sidecar:
         self.rotation = Rotation(around)
         self.loops = Loops(self.rotation, pulse, around)
         self._cluster = Cluster(options.run_dir, self._check_role, self.events)
-        numbers = NodeMetrics(self._metrics.registry)
+        self._looks = options.nodes != "off"
+        # Of a table that nobody looks at, nobody is told the age: it would be an alarm.
+        numbers = NodeMetrics(self._metrics.registry if self._looks else CollectorRegistry())
         self.keeper = Keeper(
             self._cluster,
             TableReader(self._access),
@@ -102,7 +106,7 @@ class Sidecar:
     def start(self) -> None:
         """Start the loops. They are no obstacle to the end of the process."""
         self.loops.start()
-        if self._options.nodes != "off":
+        if self._looks:
             NodeLoop(self.keeper, self._cluster, self.loops.stop, self.events).thread.start()
 
     def end(self) -> None:

@@ -23,6 +23,7 @@ class NodeMetrics(Collector):
         """Register with `registry`; `clock`: the one that the views have their times from."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # process-wide, as in sidecar.metrics
         self._clock = clock
+        self._begun = clock()
         self._view = View()
         self._primary: int | None = None
         self._actions = Counter(
@@ -53,11 +54,12 @@ class NodeMetrics(Collector):
         self._actions.labels(kind, result).inc()
 
     def collect(self) -> Iterable[Metric]:
-        """The series, once there is something to say."""
+        """The series; before the first look only its age, so that one that never succeeds is noticed."""
         view, now = self._view, self._clock()
+        seen_at = self._begun if view.seen_at is None else view.seen_at
+        yield _gauge("observation_age_seconds", "Since pgpool's table was last read.", now - seen_at)
         if view.seen_at is None:
             return
-        yield _gauge("observation_age_seconds", "Since pgpool's table was last read.", now - view.seen_at)
         primary = GaugeMetricFamily(
             _PREFIX + "primary_node_id",
             "The primary as pgpool has it, and as the cluster says; -1: nobody.",

@@ -42,22 +42,24 @@ def site() -> Site:
     return Site()
 
 
-COUNTED = {
+AT_ONCE = {
     "pgpool_nodes_actions_total",
     "pgpool_nodes_failovers_total",
+    "pgpool_nodes_observation_age_seconds",
 }
 
 
-def test_before_the_first_look_nothing_but_counters_at_0(site: Site) -> None:
-    assert site.names() == COUNTED
+def test_before_the_first_look_nothing_but_its_age_and_counters_at_0(site: Site) -> None:
+    site.now += 31
+    assert site.names() == AT_ONCE
+    assert site.value("observation_age_seconds") == 31, "a table that was never read is an alarm, too"
     assert {site.value("actions_total", kind=str(kind), result=result) for kind in Kind for result in RESULTS} == {0.0}
     assert site.value("failovers_total") == 0
 
 
 def test_then_every_series_is_there(site: Site) -> None:
     site.metrics.note(WELL)
-    assert site.names() - COUNTED == {
-        "pgpool_nodes_observation_age_seconds",
+    assert site.names() - AT_ONCE == {
         "pgpool_nodes_primary_node_id",
         "pgpool_nodes_disagreement_seconds",
         "pgpool_nodes_up",
