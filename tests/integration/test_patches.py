@@ -496,3 +496,21 @@ def test_the_login_that_finds_the_primary_gone_is_held(start: Start, servers: Se
     servers.primary.start()
     stage.until_told(stage.pcp.attach, PRIMARY)
     write.result(timeout=30)
+
+
+def test_a_session_that_postgresql_ends_is_told_so(start: Start, servers: Servers) -> None:
+    stage = start()
+    session = stage.connect()
+    for number in range(2):
+        session.execute("INSERT INTO written VALUES (%s)", [number])
+
+    ended = servers.primary.sql(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+        "WHERE usename = 'app' AND query LIKE 'INSERT INTO written%'"
+    )
+    assert ended == [(True,)]
+
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        session.execute("INSERT INTO written VALUES (%s)", [3])
+    stage.write()
+    assert "segmentation fault" not in stage.pgpool.log

@@ -40,7 +40,11 @@ class Sidecar:
         """Prepare to start; `changes` to its environment are PGPOOL_SIDECAR_… and secrets, as a rule."""
         self.pod = pod
         self.port = free_port()
-        settings = {"PGPOOL_RUN_DIR": str(pod.run_dir), "PGPOOL_SIDECAR_HTTP": f"127.0.0.1:{self.port}"}
+        settings = {
+            "PGPOOL_RUN_DIR": str(pod.run_dir),
+            "PGPOOL_SIDECAR_HTTP": f"127.0.0.1:{self.port}",
+            "PYTHONFAULTHANDLER": "1",
+        }
         self.environment = complete_environment({**settings, **changes}, pod.pgpool_bin)
         self.log_path = pod.directory / f"sidecar-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -143,7 +147,7 @@ class Sidecar:
         try:
             return process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            process.kill()
+            process.send_signal(signal.SIGABRT)  # it writes what each thread does, see PYTHONFAULTHANDLER
             process.wait()
             raise AssertionError(f"{number.name} did not stop the sidecar. The log:\n{self.log}") from None
 
