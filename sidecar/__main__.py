@@ -7,12 +7,10 @@ import resource
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from types import FrameType
 from typing import NoReturn
 
 from entrypoint import __version__, commandline
@@ -141,13 +139,12 @@ def _pass(sidecar: Sidecar) -> int:
 
 def _serve(options: Options, env: Mapping[str, str]) -> None:
     """Run until SIGTERM or SIGINT; both mean a clean end, from the first moment on."""
-    asked = threading.Event()
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        asked.set()
-
+    # The kernel may hand a signal to any thread, and Python's handlers run only when this one awakes.
+    asked, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        signal.signal(number, lambda *_: None)
     sidecar = Sidecar(options, env)
     try:
         web = sidecar.web(options.http)
@@ -156,7 +153,7 @@ def _serve(options: Options, env: Mapping[str, str]) -> None:
     web.start()
     sidecar.start()
     sidecar.events.info("sidecar.started", version=__version__, run_dir=str(options.run_dir))
-    asked.wait()
+    os.read(asked, 1)
     sidecar.end()
     sidecar.events.info("sidecar.ended")
 

@@ -24,6 +24,7 @@ from entrypoint.pcp import PcpAddress
 from entrypoint.secret import Secret
 from sidecar.pcp import Pcp, PcpError
 from sidecar.table import TableReader
+from support import proc
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod
@@ -35,7 +36,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -514,3 +515,27 @@ def test_a_session_that_postgresql_ends_is_told_so(start: Start, servers: Server
         session.execute("INSERT INTO written VALUES (%s)", [3])
     stage.write()
     assert "segmentation fault" not in stage.pgpool.log
+
+
+def test_a_child_that_is_ended_as_soon_as_it_is_born_takes_nothing_along(start: Start) -> None:
+    stage = start(num_init_children="64")
+    main = stage.pgpool.pid
+    children = Path(f"/proc/{main}/task/{main}/children")
+
+    def living() -> set[int]:
+        return set(map(int, children.read_text().split()))
+
+    known = living()
+    idle = [pid for pid in known if b"wait for connection request" in proc.cmdline(pid)]
+    for pid in idle[:60]:
+        os.kill(pid, signal.SIGKILL)
+        until = monotonic() + 10
+        while not (born := living() - known):  # no pause: it has its own signal handlers after 0.3 ms
+            assert monotonic() < until, stage.pgpool.log
+        known |= born
+        for child in born:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGQUIT)
+
+    stage.write()
+    assert "failed to lock semaphore" not in stage.pgpool.log

@@ -1,5 +1,6 @@
 """The sidecar's process from its start to its end, whatever pgpool and PostgreSQL do meanwhile."""
 
+import ctypes
 import json
 import os
 import re
@@ -92,6 +93,16 @@ def test_it_ends_cleanly_before_any_boot(pod: Pod, number: signal.Signals) -> No
 def test_it_ends_cleanly_while_all_is_well(scene: Scene, number: signal.Signals) -> None:
     stop_soon(scene.sidecar, number)
     assert scene.sidecar.status()["state"] == "in_sync"
+
+
+@ENDS
+def test_it_ends_cleanly_whichever_of_its_threads_gets_the_signal(scene: Scene, number: signal.Signals) -> None:
+    pid = scene.sidecar.pid
+    *_, last = sorted(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
+    assert last != pid
+    assert ctypes.CDLL(None).tgkill(pid, last, number) == 0
+    assert scene.sidecar.wait_until_exit() == 0
+    assert scene.sidecar.names()[-1] == "sidecar.ended"
 
 
 @ENDS

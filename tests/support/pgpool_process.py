@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -145,11 +146,12 @@ class Pgpool:
         return psycopg.connect(make_conninfo("", **(defaults | credentials | parameters)), autocommit=True)
 
     def can_log_in(self, user: str, password: str, dbname: str = "postgres", **parameters: ConnParam) -> bool:
-        """One attempt: log in and run a query."""
+        """One attempt: log in and run a query; why it failed is for pytest to show."""
         try:
             with self.connect(user, password, dbname, **parameters) as connection:
                 return connection.execute("SELECT 1").fetchone() == (1,)
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            sys.stderr.write(f"{datetime.now()} {user}: {error}\n")  # noqa: DTZ005  # as in pgpool's log
             return False
 
     def wait_until_login(
