@@ -78,7 +78,10 @@ demo-failover: setup pgpool
 cluster: setup pgpool
 	@$(isolated) $(bin)/python tests/cluster.py --pgpool-bin $(prefix)/bin --patroni-bin $(patroni) $(ARGS)
 
-test: lint unit integration
+test: lint
+	@$(MAKE) pgpool >$(build)/pgpool.log 2>&1 & \
+	$(MAKE) unit; wait $$! || { cat $(build)/pgpool.log >&2; exit 1; }
+	@$(MAKE) integration
 
 lint: setup source
 	$(bin)/ruff check --quiet

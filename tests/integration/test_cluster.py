@@ -46,7 +46,11 @@ def far_rest(cluster: Cluster, node: str) -> int:
 
 
 def rest(cluster: Cluster, node: str, path: str) -> str:
-    return cluster.nodes[node].ask("GET", path, timeout=AT_ONCE)
+    """What Patroni says, or nothing: while it loses etcd, it may take its time."""
+    try:
+        return cluster.nodes[node].ask("GET", path, timeout=AT_ONCE)
+    except TimeoutError:
+        return ""
 
 
 def wait_for_other_leader(cluster: Cluster, former: str, *, timeout: float) -> str:
