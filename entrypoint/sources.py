@@ -213,13 +213,16 @@ def _read(name: str, parent: int | None) -> bytes:
 
 
 def _identity(path: Path) -> object:
-    """What changes when a path's content does: for a Secret volume, where `..data` points."""
+    """What changes when a path's content does: for a Secret volume, where `..data` points.
+
+    Asked twice for every file of each reading, so without further Path objects.
+    """
     try:
-        return (path / "..data").readlink()
+        return os.readlink(f"{path}/..data")  # noqa: PTH115  # see above
     except (OSError, ValueError):
         pass
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116  # see above
     except (OSError, ValueError) as error:
         return str(error)
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -36,7 +36,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -497,6 +497,42 @@ def test_the_login_that_finds_the_primary_gone_is_held(start: Start, servers: Se
     servers.primary.start()
     stage.until_told(stage.pcp.attach, PRIMARY)
     write.result(timeout=30)
+
+
+def test_a_login_that_the_primary_refuses_while_it_shuts_down_is_held(start: Start, servers: Servers) -> None:
+    stage = start()
+    session = stage.connect()
+    os.kill(servers.primary.pid, signal.SIGTERM)  # it lets nobody in, and waits for this session
+    wait_until(lambda: not lets_in(servers.primary), timeout=10, failure=lambda: servers.primary.log)
+
+    write = at_once(stage.write)
+
+    assert is_held(write), stage.pgpool.log
+    session.execute("INSERT INTO written VALUES (1)")
+    servers.primary.restart()
+    with suppress(PcpError):  # nobody needed to notice
+        stage.until_told(stage.pcp.attach, PRIMARY)
+    write.result(timeout=30)
+
+
+def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers: Servers) -> None:
+    stage = start()
+    session = stage.connect()
+    os.kill(servers.standby.pid, signal.SIGTERM)
+    wait_until(lambda: not lets_in(servers.standby), timeout=10, failure=lambda: servers.standby.log)
+
+    stage.write()
+
+    session.execute("INSERT INTO written VALUES (1)")
+    assert not lets_in(servers.standby)
+
+
+def lets_in(server: PostgresServer) -> bool:
+    try:
+        server.sql("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def test_a_session_that_postgresql_ends_is_told_so(start: Start, servers: Servers) -> None:
