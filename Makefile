@@ -97,11 +97,13 @@ lint: setup source
 unit: setup
 	$(pytest) tests/unit
 
-# Two at a time, each in namespaces of its own: most of the time, tests wait. With ARGS, one of the two may find nothing.
+# Those of pgpool's nodes beside all others, each in namespaces of their own: most of the time, tests wait. With ARGS, one
+# of the two may find nothing.
 integration: setup pgpool
-	@($(call integration_tests,cluster) || [ $$? = 5 ]) >$(build)/cluster.log 2>&1 & \
-	status=0; $(call integration_tests,not cluster) || status=$$?; \
-	wait $$! && other=0 || other=1; cat $(build)/cluster.log; \
+	@rm -f $(build)/integration-*.xml
+	@($(call integration_tests,nodes,$(nodes)) || [ $$? = 5 ]) >$(build)/nodes.log 2>&1 & \
+	status=0; $(call integration_tests,others,tests/integration --ignore=$(nodes)) || status=$$?; \
+	wait $$! && other=0 || other=1; cat $(build)/nodes.log; \
 	[ $$other = 0 ] && { [ $$status = 0 ] || [ -n '$(ARGS)' -a $$status = 5 ]; }
 	@$(if $(CI),for report in $(build)/integration-*.xml; do grep -qE '<testsuite [^>]*skipped="0" tests="[1-9]' "$$report" || $(call fail,CI needs every integration test to run: some were skipped or are expected to fail); done)
 
@@ -132,8 +134,8 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	@[ "$$(id -u)" != 0 ] || .ci/ordinary-user --clean
 
-integration_tests = $(isolated) $(pytest) tests/integration -m '$1' --pgpool-bin $(prefix)/bin --patroni-bin $(patroni) \
-	--junit-xml=$(build)/integration-$(subst $() ,-,$1).xml
+nodes = tests/integration/nodes
+integration_tests = $(isolated) $(pytest) $2 --pgpool-bin $(prefix)/bin --patroni-bin $(patroni) --junit-xml=$(build)/integration-$1.xml
 
 # --- Set-up; quiet when there is nothing to do -------------------------------
 

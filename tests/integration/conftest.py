@@ -44,14 +44,6 @@ class StartPgpool(Protocol):
     def __call__(self, environment: Mapping[str, str], *args: str) -> Pgpool: ...
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the cluster, so that it can be run beside everything else (`make integration`)."""
-    for item in items:
-        if isinstance(item, pytest.Function) and "shared_cluster" in item.fixturenames:
-            item.add_marker("cluster")
-
-
 @pytest.fixture(scope="session")
 def postgres_template(postgres_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory to copy: initdb takes a second, a copy a fraction of it."""

@@ -36,7 +36,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -525,6 +525,22 @@ def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers
 
     session.execute("INSERT INTO written VALUES (1)")
     assert not lets_in(servers.standby)
+
+
+def test_a_server_process_that_is_killed_ends_no_more_than_postgresql_does(start: Start, servers: Servers) -> None:
+    stage = start()
+    session = stage.connect()
+    [pid] = session.execute("SELECT pg_backend_pid()").fetchone() or []
+    os.kill(pid, signal.SIGSTOP)  # so that what comes is not read, and the connection is reset
+    statement = at_once(lambda: session.execute("INSERT INTO written VALUES (1)"))
+    assert is_held(statement)
+
+    os.kill(pid, signal.SIGKILL)  # PostgreSQL now restarts all its processes
+
+    with pytest.raises(psycopg.OperationalError):
+        statement.result(timeout=30)
+    stage.write()
+    assert "Starting degeneration" not in stage.pgpool.log
 
 
 def lets_in(server: PostgresServer) -> bool:
