@@ -3,7 +3,7 @@
 import ipaddress
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
@@ -42,13 +42,14 @@ def test_the_former_kubernetes_does_not_know_native_sidecars() -> None:
 
 def test_what_operators_need_is_there() -> None:
     documents = [*variant("everything"), yaml.safe_load((DEPLOY / "argocd/application.yaml").read_text())]
-    kinds = {(each["apiVersion"], each["kind"]): each for each in documents}
-    for kind, fields in OPERATORS_FIELDS.items():
-        for path in fields:
-            value: Any = kinds[kind]["spec"]
+    theirs = [each for each in documents if (each["apiVersion"], each["kind"]) in OPERATORS_FIELDS]
+    assert {each["kind"] for each in theirs} == {kind for _, kind in OPERATORS_FIELDS}
+    for document in theirs:
+        for path in OPERATORS_FIELDS[document["apiVersion"], document["kind"]]:
+            value: Any = document["spec"]
             for step in path.split("."):
                 value = value[step]
-            assert value, f"{kind}: {path}"
+            assert value, f"{document['metadata']['name']}: {path}"
 
 
 @pytest.mark.parametrize("name", VARIANTS)
