@@ -13,10 +13,9 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 import pytest
 
-from integration.conftest import NewPod
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
-from support.pod import APP_PASSWORD, APP_ROLE
+from support.pod import APP_PASSWORD, APP_ROLE, NewPod
 from support.postgres import PostgresServer
 
 WRITERS = 6
