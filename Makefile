@@ -45,7 +45,7 @@ help:
 #: cluster         a Patroni cluster of three nodes to play with, until Ctrl-C (ARGS='--pgpool': with pgpool in front of it)
 #: test            everything below: lint, unit, integration
 #: lint            style, types, layers, spelling, shell scripts, generated files
-#: unit            the tests that need no server
+#: unit            the tests that need no server, those of deploy/ among them
 #: integration     the tests against a real pgpool, PostgreSQL and Patroni
 #: pgpool          build pgpool, and nothing else
 #: bench           measure; the report is docs/benchmarks.md (make bench >docs/benchmarks.md; ARGS='--only rotation' for a part)
@@ -95,7 +95,7 @@ lint: setup source
 	@$(bin)/python image/extract_catalogue.py $(source) --check $(catalogue) || $(if $(other_release),$(differs),$(call stale,catalogue))
 
 unit: setup
-	$(pytest) tests/unit
+	$(pytest) tests/unit tests/deploy
 
 # Those of pgpool's nodes beside all others, each in namespaces of their own: most of the time, tests wait. With ARGS, one
 # of the two may find nothing.
