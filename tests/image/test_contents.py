@@ -24,8 +24,8 @@ def read(root: tarfile.TarFile, path: str) -> str:
 
 
 def paths(root: tarfile.TarFile, pattern: str) -> list[str]:
-    """Those that the pattern matches somewhere."""
-    return [name for name in root.getnames() if re.search(pattern, name)]
+    """Of all but directories, those that the pattern matches somewhere."""
+    return [member.name for member in root if not member.isdir() and re.search(pattern, member.name)]
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +47,10 @@ def test_only_the_run_directory_can_be_written(root: tarfile.TarFile) -> None:
 
 
 def test_what_builds_and_installs_stays_outside(root: tarfile.TarFile) -> None:
-    assert paths(root, r"bin/(gcc|cc|c99|make|patch|perl5.*|curl|pip.*|wget|sudo)$") == []
-    assert paths(root, r"(^|/)(pip|ensurepip|setuptools|hatchling|wheel)(-[\d.]+\.dist-info)?$") == []
-    assert paths(root, r"^(var/lib/apt/lists|var/cache|var/log|tmp|root)/.*[^/]$") == []
-    assert paths(root, r"^usr/share/(man|locale|info)/.*") == []
+    assert paths(root, r"bin/(gcc|cc|c99|make|patch|curl|wget|sudo|pip.*)$") == []
+    assert paths(root, r"(^|/)(pip|ensurepip|setuptools|hatchling|wheel)(-[\d.]+\.dist-info)?/") == []
+    assert paths(root, r"^(var/lib/apt/lists|var/cache|var/log|tmp)/") == []
+    assert paths(root, r"^usr/share/(man|info|doc/[^/]+/(?!copyright$).)") == []
 
 
 def test_nothing_of_the_machine_that_built_it_is_left(root: tarfile.TarFile) -> None:
