@@ -79,9 +79,9 @@ def misfits(pins: Pins) -> Iterator[str]:
         if not hashes or not all(each.startswith("--hash=sha256:") for each in hashes):
             yield f"{pins.path}: {pin} has no checksum."
     for requirement in map(Requirement, pins.required):
-        version = versions.get(canonicalize_name(requirement.name))
-        if not version or not requirement.specifier.contains(version):
-            yield f"{pins.path}: pyproject.toml requires {requirement}, pinned is {version}."
+        pinned = versions.get(canonicalize_name(requirement.name))
+        if not pinned or not requirement.specifier.contains(pinned):
+            yield f"{pins.path}: pyproject.toml requires {requirement}, pinned is {pinned}."
 
 
 if __name__ == "__main__":

@@ -112,10 +112,11 @@ def _python(environment: Path) -> Iterator[Package]:
     """What is installed in the virtual environment."""
     (site,) = environment.glob("lib/python3*/site-packages")
     for distribution in metadata.distributions(path=[str(site)]):
-        name, version = distribution.metadata["Name"], distribution.version
+        fields = distribution.metadata
+        name, version = fields["Name"], distribution.version
         purl = f"pkg:pypi/{quote(re.sub(r'[-_.]+', '-', name).lower())}@{quote(version)}"
         package = _package(f"SPDXRef-pypi-{_identifier(name)}", name, version, purl)
-        package["licenseDeclared"] = distribution.metadata.get("License-Expression") or "NOASSERTION"
+        (package["licenseDeclared"],) = fields.get_all("License-Expression") or ["NOASSERTION"]
         yield package
 
 

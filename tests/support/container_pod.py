@@ -38,10 +38,11 @@ class ContainerPod:
         # As an emptyDir with `medium: Memory` is: a directory of a tmpfs that everybody in the pod may write to.
         self.run_dir = Path(tempfile.mkdtemp(prefix="run-", dir="/dev/shm"))
         self.run_dir.chmod(0o777)
-        secrets = (Mount(source=self.users.path, target=USERS, read_only=True),)
-        secrets += (Mount(source=self.key.path, target=KEY, read_only=True),)
-        mounts = (*secrets, Mount(source=self.run_dir, target=RUN))
-        self.secrets = secrets
+        self.secrets = (
+            Mount(source=self.users.path, target=USERS, read_only=True),
+            Mount(source=self.key.path, target=KEY, read_only=True),
+        )
+        mounts = (*self.secrets, Mount(source=self.run_dir, target=RUN))
         security = SecurityContext(run_as_user=10001, run_as_group=10001)
         self.pgpool_description = Description(
             image=image,

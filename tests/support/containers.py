@@ -84,7 +84,7 @@ class Container:
         answer = podman(
             "create", *WITHOUT_SYSTEMD, f"--ipc={sharing}", f"--stop-timeout={GRACE_SECONDS}", *description.arguments()
         )
-        self.identity = answer.stdout.strip()
+        self.identity: str = answer.stdout.strip()
 
     def __enter__(self) -> Self:
         self.start()
