@@ -1,6 +1,5 @@
 """What is in the image, and what is not."""
 
-import json
 import re
 import tarfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from spdx_tools.spdx.model.document import Document
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from support.containers import inspect, podman
+from support.containers import inspect
 
 PROJECT = Path(__file__).parents[2]
 SBOM = "usr/share/sbom/pgpool-entrypoint.spdx.json"
@@ -42,15 +41,15 @@ def test_nobody_can_become_another_user(root: tarfile.TarFile) -> None:
 def test_only_the_run_directory_can_be_written(root: tarfile.TarFile) -> None:
     for_all = [member.name for member in root if not member.issym() and member.mode & 0o002]
     assert sorted(for_all) == ["run/lock", "tmp", "var/tmp"]  # sticky, and read-only in a pod
-    others = [(member.name, member.uid, member.gid, oct(member.mode)) for member in root if member.uid]
-    assert others == [("run/pgpool", 10001, 0, "0o770")]
+    others = [(member.name, member.uid, member.gid, member.mode & 0o7777) for member in root if member.uid]
+    assert others == [("run/pgpool", 10001, 0, 0o770)]
 
 
 def test_what_builds_and_installs_stays_outside(root: tarfile.TarFile) -> None:
     assert paths(root, r"bin/(gcc|cc|c99|make|patch|curl|wget|sudo|pip.*)$") == []
     assert paths(root, r"(^|/)(pip|ensurepip|setuptools|hatchling|wheel)(-[\d.]+\.dist-info)?/") == []
     assert paths(root, r"^(var/lib/apt/lists|var/cache|var/log|tmp)/") == []
-    assert paths(root, r"^usr/share/(man|info|doc/[^/]+/(?!copyright$).)") == []
+    assert paths(root, r"^usr/share/man/") == []
 
 
 def test_nothing_of_the_machine_that_built_it_is_left(root: tarfile.TarFile) -> None:
@@ -74,7 +73,7 @@ def test_bytecode_is_there_for_every_module_and_never_compared_with_its_source(r
 
 
 def test_the_configuration_is_that_of_a_restricted_pod(image: str) -> None:
-    config = json.loads(podman("image", "inspect", "--format", "{{json .}}", image).stdout)
+    config = inspect(image, "image")
     assert config["User"] == "10001:10001"
     assert config["Config"]["StopSignal"] == "SIGINT"
     assert config["Config"]["Entrypoint"] == ["tini", "--", "pgpool-entrypoint"]
@@ -92,11 +91,11 @@ def test_the_labels_say_what_it_is(image: str) -> None:
 
 
 def test_every_part_comes_with_its_licence(root: tarfile.TarFile) -> None:
-    names = set(root.getnames())
     packages = re.findall(r"^Package: (\S+)", read(root, "var/lib/dpkg/status"), re.MULTILINE)
-    packages.append("postgresql-client-17")
-    without = [name for name in packages if f"usr/share/doc/{name}/copyright" not in names]
-    assert without == []
+    for package in [*packages, "postgresql-client-17"]:
+        directory = root.getmember(f"usr/share/doc/{package}")
+        name = directory.linkname if directory.issym() else package  # packages of one source may share it
+        assert root.getmember(f"usr/share/doc/{name}/copyright").size, package
     assert "Pgpool Global Development Group" in read(root, "opt/pgpool/COPYING")
     for metadata in paths(root, r"\.dist-info/METADATA$"):
         directory = metadata.rpartition("/")[0]

@@ -117,8 +117,8 @@ class ContainerPod:
         return float(match[1]) if match else None
 
     def kill_pgpool(self) -> None:
-        """`kill -9` of pgpool's main process, inside its container."""
-        self.pgpool.output("sh", "-c", f"kill -9 $(tr -d '\\0' <{RUN}/pgpool.pid)")
+        """`kill -9` of pgpool's main process, inside its container, whose end may come before that of the command."""
+        self.pgpool.run("sh", "-c", f"kill -9 $(tr -d '\\0' <{RUN}/pgpool.pid)")
 
 
 class NewContainerPod(Protocol):
