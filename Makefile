@@ -162,6 +162,7 @@ format: setup
 	$(bin)/ruff check --fix
 
 clean:
+	@[ "$$(id -u)" = 0 ] || [ ! -d $(build)/containers ] || $(containers) podman unshare rm -rf $(build)/containers/storage
 	rm -rf $(build) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	@[ "$$(id -u)" != 0 ] || .ci/ordinary-user --clean
