@@ -93,8 +93,8 @@ def test_the_labels_say_what_it_is(image: str) -> None:
 def test_every_part_comes_with_its_licence(root: tarfile.TarFile) -> None:
     packages = re.findall(r"^Package: (\S+)", read(root, "var/lib/dpkg/status"), re.MULTILINE)
     for package in [*packages, "postgresql-client-17"]:
-        directory = root.getmember(f"usr/share/doc/{package}")
-        name = directory.linkname if directory.issym() else package  # packages of one source may share it
+        documents = root.getmember(f"usr/share/doc/{package}")
+        name = documents.linkname if documents.issym() else package  # packages of one source may share it
         assert root.getmember(f"usr/share/doc/{name}/copyright").size, package
     assert "Pgpool Global Development Group" in read(root, "opt/pgpool/COPYING")
     for metadata in paths(root, r"\.dist-info/METADATA$"):
