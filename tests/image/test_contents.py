@@ -77,7 +77,7 @@ def test_the_configuration_is_that_of_a_restricted_pod(image: str) -> None:
     assert config["User"] == "10001:10001"
     assert config["Config"]["StopSignal"] == "SIGINT"
     assert config["Config"]["Entrypoint"] == ["tini", "--", "pgpool-entrypoint"]
-    assert config["HealthCheck"]["Test"] == ["CMD", "pgpool-entrypoint", "probe", "live"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "pgpool-entrypoint", "probe", "live"]
     assert set(config["Config"]["ExposedPorts"]) == {"9999/tcp", "9719/tcp"}
     assert "Cmd" not in config["Config"]
 
@@ -96,7 +96,7 @@ def test_every_part_comes_with_its_licence(root: tarfile.TarFile) -> None:
         documents = root.getmember(f"usr/share/doc/{package}")
         name = documents.linkname if documents.issym() else package  # packages of one source may share it
         assert root.getmember(f"usr/share/doc/{name}/copyright").size, package
-    assert "Pgpool Global Development Group" in read(root, "opt/pgpool/COPYING")
+    assert "PgPool Global Development Group" in read(root, "opt/pgpool/COPYING")
     for metadata in paths(root, r"\.dist-info/METADATA$"):
         directory = metadata.rpartition("/")[0]
         says = re.search(r"^(License|License-Expression): .+", read(root, metadata), re.MULTILINE)
