@@ -4,12 +4,17 @@ from dataclasses import replace
 
 from entrypoint.errors import ExitCode
 from support.container_pod import RUN, ContainerPod, NewContainerPod
-from support.containers import Description, SecurityContext, run_to_end
+from support.containers import Description, Mount, SecurityContext, run_to_end
 from support.deadline import wait_until
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
 from support.postgres import PostgresServer
 
 NEW_PASSWORD = "the new % password"
+
+
+def secrets(pod: ContainerPod) -> list[Mount]:
+    """The pod's volumes without that for the run directory."""
+    return [mount for mount in pod.pgpool_description.mounts if mount.target != RUN]
 
 
 def test_a_client_logs_in_through_pgpool_and_the_sidecar_counts_it(pod: ContainerPod) -> None:
@@ -69,7 +74,7 @@ def test_any_user_id_in_group_0_can_run_it(new_pod: NewContainerPod) -> None:
 def test_the_images_own_run_directory_serves_any_user_id_in_group_0(new_pod: NewContainerPod) -> None:
     pod = new_pod()
     security = SecurityContext(run_as_user=54321, run_as_group=0, read_only_root_filesystem=False)
-    pod.pgpool_description = replace(pod.pgpool_description, security=security, mounts=pod.secrets)
+    pod.pgpool_description = replace(pod.pgpool_description, security=security, mounts=secrets(pod))
     pod.start()
     assert pod.pgpool.run("pgpool-entrypoint", "probe", "live").returncode == 0
 
@@ -85,7 +90,7 @@ def test_a_run_directory_that_cannot_be_written_is_named_with_a_remedy(new_pod: 
 
 def test_a_read_only_image_without_a_volume_is_named_with_a_remedy(new_pod: NewContainerPod) -> None:
     pod = new_pod()
-    answer = run_to_end(replace(pod.pgpool_description, mounts=pod.secrets))
+    answer = run_to_end(replace(pod.pgpool_description, mounts=secrets(pod)))
     assert answer.returncode == ExitCode.CANNOT_PUBLISH
     assert "emptyDir" in answer.stderr
 

@@ -13,8 +13,9 @@ from typing import Protocol, Self
 
 import psycopg
 
-from support.containers import Container, Description, Mount, SecurityContext, podman
+from support.containers import Container, podman
 from support.deadline import wait_until
+from support.manifest import Specification, describe
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
 from support.ports import free_port
 from support.secret_volume import SecretVolume
@@ -22,46 +23,51 @@ from support.secret_volume import SecretVolume
 START_TIMEOUT = 30.0
 USERS, KEY, RUN = "/etc/pgpool/users", "/etc/pgpool/key", "/run/pgpool"
 
+_RESTRICTED: Specification = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+_MOUNTS = (
+    {"name": "run", "mountPath": RUN},
+    {"name": "users", "mountPath": USERS, "readOnly": True},
+    {"name": "key", "mountPath": KEY, "readOnly": True},
+)
+POD: Specification = {
+    "securityContext": {"runAsUser": 10001, "runAsGroup": 10001},
+    "initContainers": [
+        {"name": "sidecar", "command": ["pgpool-sidecar"], "securityContext": _RESTRICTED, "volumeMounts": _MOUNTS}
+    ],
+    "containers": [{"name": "pgpool", "securityContext": _RESTRICTED, "volumeMounts": _MOUNTS}],
+}
+"""The least that a pod of both needs, where Pod Security "restricted" is enforced."""
+
 
 class ContainerPod:
     """The surroundings of both containers; what they are is changed at will before `start`."""
 
-    def __init__(self, image: str, postgres_port: int) -> None:
-        """Describe the pod: `postgres_port` is that of its backend, on this machine's loopback."""
+    def __init__(self, image: str, postgres_port: int, specification: Specification = POD) -> None:
+        """Make the volumes: `postgres_port` is that of the backend, on this machine's loopback."""
         self.port, self.http_port = free_port(), free_port()
         self._stack = ExitStack()
         directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pod-")))
         self.users = SecretVolume(directory / "users")
         self.users.write({CHECK_ROLE: CHECK_PASSWORD.encode(), APP_ROLE: APP_PASSWORD.encode()})
-        self.key = SecretVolume(directory / "key")
-        self.key.write({"aes.key": b"a pool % key"})
+        key = SecretVolume(directory / "key")
+        key.write({"aes.key": b"a pool % key"})
         # As an emptyDir with `medium: Memory` is: a directory of a tmpfs that everybody in the pod may write to.
         self.run_dir = Path(tempfile.mkdtemp(prefix="run-", dir="/dev/shm"))
         self.run_dir.chmod(0o777)
-        self.secrets = (
-            Mount(source=self.users.path, target=USERS, read_only=True),
-            Mount(source=self.key.path, target=KEY, read_only=True),
-        )
-        mounts = (*self.secrets, Mount(source=self.run_dir, target=RUN))
-        security = SecurityContext(run_as_user=10001, run_as_group=10001)
-        self.pgpool_description = Description(
-            image=image,
-            env={
-                "PGPOOL_BACKENDS": f"node-1=127.0.0.1:{postgres_port}",
-                "PGPOOLKEYFILE": f"{KEY}/aes.key",
-                "PGPOOL_PARAMS_LISTEN_ADDRESSES": "127.0.0.1",
-                "PGPOOL_PARAMS_PORT": str(self.port),
-            },
-            mounts=mounts,
-            security=security,
-        )
-        self.sidecar_description = Description(
-            image=image,
-            command=("tini", "--", "pgpool-sidecar"),
-            env={"PGPOOL_SIDECAR_HTTP": f"127.0.0.1:{self.http_port}"},
-            mounts=mounts,
-            security=security,
-        )
+        volumes = {"users": self.users.path, "key": key.path, "run": self.run_dir}
+        settings = {
+            "PGPOOL_BACKENDS": f"node-1=127.0.0.1:{postgres_port}",
+            "PGPOOLKEYFILE": f"{KEY}/aes.key",
+            "PGPOOL_PARAMS_LISTEN_ADDRESSES": "127.0.0.1",
+            "PGPOOL_PARAMS_PORT": str(self.port),
+        }
+        own = {"PGPOOL_SIDECAR_HTTP": f"127.0.0.1:{self.http_port}"}
+        self.pgpool_description = describe(specification, "pgpool", image=image, volumes=volumes, env=settings)
+        self.sidecar_description = describe(specification, "sidecar", image=image, volumes=volumes, env=own)
 
     def __enter__(self) -> Self:
         return self

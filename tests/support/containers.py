@@ -39,6 +39,8 @@ class SecurityContext:
     read_only_root_filesystem: bool = True
     allow_privilege_escalation: bool = False
     drop: Sequence[str] = ("ALL",)
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """Of the pod: they count for the container that comes first."""
 
     def arguments(self) -> list[str]:
         """The same for podman."""
@@ -80,10 +82,13 @@ class Container:
 
     def __init__(self, description: Description, *, beside: "Container | None" = None) -> None:
         """Create it; `beside` is another container of its pod, whose System V shared memory it sees."""
-        sharing = "shareable" if beside is None else f"container:{beside.identity}"
-        answer = podman(
-            "create", *WITHOUT_SYSTEMD, f"--ipc={sharing}", f"--stop-timeout={GRACE_SECONDS}", *description.arguments()
-        )
+        options = [*WITHOUT_SYSTEMD, f"--stop-timeout={GRACE_SECONDS}"]
+        if beside is None:
+            sysctls = description.security.sysctls.items()
+            options += ["--ipc=shareable", *(f"--sysctl={name}={value}" for name, value in sysctls)]
+        else:
+            options.append(f"--ipc=container:{beside.identity}")
+        answer = podman("create", *options, *description.arguments())
         self.identity: str = answer.stdout.strip()
 
     def __enter__(self) -> Self:
