@@ -79,6 +79,14 @@ def test_the_images_own_run_directory_serves_any_user_id_in_group_0(new_pod: New
     assert pod.pgpool.run("pgpool-entrypoint", "probe", "live").returncode == 0
 
 
+def test_a_directory_in_memory_of_its_own_is_enough_without_a_sidecar(new_pod: NewContainerPod) -> None:
+    pod = new_pod()
+    pod.pgpool_description = replace(pod.pgpool_description, mounts=secrets(pod), tmpfs=[RUN])
+    pod.start()
+    assert pod.pgpool.run("pgpool-entrypoint", "probe", "ready").returncode == 0
+    assert "not in memory" not in pod.pgpool.log
+
+
 def test_a_run_directory_that_cannot_be_written_is_named_with_a_remedy(new_pod: NewContainerPod) -> None:
     pod = new_pod()
     pod.run_dir.chmod(0o755)

@@ -64,6 +64,8 @@ class Description:
     args: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     mounts: Sequence[Mount] = ()
+    tmpfs: Sequence[str] = ()
+    """Directories in memory, of this container alone."""
     security: SecurityContext = field(default_factory=SecurityContext)
 
     def arguments(self) -> list[str]:
@@ -72,6 +74,7 @@ class Description:
         result += [f"--env={name}={value}" for name, value in self.env.items()]
         for mount in self.mounts:
             result.append(f"--volume={mount.source}:{mount.target}:{'ro' if mount.read_only else 'rw'}")
+        result += [f"--tmpfs={directory}" for directory in self.tmpfs]
         if self.command:
             result.append(f"--entrypoint={json.dumps(list(self.command))}")
         return [*result, self.image, *self.args]
