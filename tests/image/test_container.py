@@ -1,5 +1,6 @@
 """What a pod needs of the image: real containers, with nothing that a restricted pod would not have."""
 
+import time
 from dataclasses import replace
 
 from entrypoint.errors import ExitCode
@@ -81,7 +82,7 @@ def test_the_images_own_run_directory_serves_any_user_id_in_group_0(new_pod: New
 
 def test_a_directory_in_memory_of_its_own_is_enough_without_a_sidecar(new_pod: NewContainerPod) -> None:
     pod = new_pod()
-    pod.pgpool_description = replace(pod.pgpool_description, mounts=secrets(pod), tmpfs=[RUN])
+    pod.pgpool_description = replace(pod.pgpool_description, mounts=secrets(pod), tmpfs=[f"{RUN}:mode=1777"])
     pod.start()
     assert pod.pgpool.run("pgpool-entrypoint", "probe", "ready").returncode == 0
     assert "not in memory" not in pod.pgpool.log
@@ -132,7 +133,9 @@ def test_both_together_rest_in_220_mib_with_32_children(new_pod: NewContainerPod
 
 def test_a_container_accepts_connections_soon_after_its_start(pod: ContainerPod) -> None:
     pod.pgpool.stop()
+    begin = time.monotonic()
     pod.pgpool.start()
-    seconds = pod.wait_until_login()
+    pod.wait_until_login()
+    seconds = time.monotonic() - begin
     print(f"from the container's start to a first login: {seconds:.2f} s")
     assert seconds < 5  # 1.5 on a machine that does nothing else
