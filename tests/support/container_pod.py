@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
 import psycopg
@@ -46,8 +46,21 @@ POD: Specification = {
 class ContainerPod:
     """The surroundings of both containers; what they are is changed at will before `start`."""
 
-    def __init__(self, image: str, postgres_port: int, specification: Specification = POD) -> None:
-        """Make the volumes: `postgres_port` is that of the backend, on this machine's loopback."""
+    def __init__(
+        self,
+        image: str,
+        postgres_port: int,
+        specification: Specification = POD,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Make the volumes `users`, `key` and `run`.
+
+        Args:
+            image: what both containers are made of.
+            postgres_port: that of the backend, on this machine's loopback.
+            specification: the pod's.
+            settings: further environment of both, as from a ConfigMap; what this machine decides comes after it.
+        """
         self.port, self.http_port = free_port(), free_port()
         self._stack = ExitStack()
         directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pod-")))
@@ -59,15 +72,16 @@ class ContainerPod:
         self.run_dir = Path(tempfile.mkdtemp(prefix="run-", dir="/dev/shm"))
         self.run_dir.chmod(0o777)
         volumes = {"users": self.users.path, "key": key.path, "run": self.run_dir}
-        settings = {
+        here = {
             "PGPOOL_BACKENDS": f"node-1=127.0.0.1:{postgres_port}",
             "PGPOOLKEYFILE": f"{KEY}/aes.key",
             "PGPOOL_PARAMS_LISTEN_ADDRESSES": "127.0.0.1",
             "PGPOOL_PARAMS_PORT": str(self.port),
         }
-        own = {"PGPOOL_SIDECAR_HTTP": f"127.0.0.1:{self.http_port}"}
-        self.pgpool_description = describe(specification, "pgpool", image=image, volumes=volumes, env=settings)
-        self.sidecar_description = describe(specification, "sidecar", image=image, volumes=volumes, env=own)
+        env = {**settings, **here}
+        self.pgpool_description = describe(specification, "pgpool", image=image, volumes=volumes, env=env)
+        env = {**settings, "PGPOOL_SIDECAR_HTTP": f"127.0.0.1:{self.http_port}"}
+        self.sidecar_description = describe(specification, "sidecar", image=image, volumes=volumes, env=env)
 
     def __enter__(self) -> Self:
         return self
