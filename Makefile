@@ -33,8 +33,17 @@ isolated = $(bin)/python tests/isolated.py
 patroni = $(build)/patroni/bin
 pytest = $(bin)/python -m pytest -o cache_dir=$(build)/pytest $(if $(CI),--durations=10) $(ARGS)
 
-handed_over := demo demo-failover cluster test lint unit integration pgpool bench bench-failover
-.PHONY: help setup source docs catalogue format clean $(handed_over)
+IMAGE ?= pgpool-entrypoint
+# Its test has images and containers of its own.
+containers = .ci/containers $(build)/containers
+tested_image = localhost/pgpool-entrypoint
+tested_base = localhost/debian:trixie-slim
+build_tested = $(containers) image/build-image --builder buildah --through-host --base $(tested_base) --version $(version) \
+	--tarball $(build)/cache/pgpool-$(version).tar.gz --tag $(tested_image):$(1) --jobs 2 $(2) >$(build)/image-$(1).log 2>&1 || \
+	{ tail -n 40 $(build)/image-$(1).log; $(call fail,The image could not be built: see above and $(build)/image-$(1).log); }
+
+handed_over := demo demo-failover cluster test lint unit integration image-test image-twice pgpool bench bench-failover
+.PHONY: help setup source docs catalogue requirements format image clean $(handed_over)
 
 help:
 	@echo "make VERB, where VERB is"
@@ -43,14 +52,18 @@ help:
 #: demo            a real PostgreSQL and pgpool on this machine, and a SCRAM login through both (KEEP=1 leaves them running)
 #: demo-failover   a switchover, a crash and a cut of a real cluster, as clients of pgpool see them (two minutes)
 #: cluster         a Patroni cluster of three nodes to play with, until Ctrl-C (ARGS='--pgpool': with pgpool in front of it)
-#: test            everything below: lint, unit, integration
+#: test            everything below: lint, unit, integration, image-test
 #: lint            style, types, layers, spelling, shell scripts, generated files
 #: unit            the tests that need no server, those of deploy/ among them
 #: integration     the tests against a real pgpool, PostgreSQL and Patroni
+#: image-test      build the container image and start containers of it; needs buildah and podman, and no registry
+#: image-twice     the same, and once more without a cache: the layers have to be the same
+#: image           build the container image for use: with docker, buildah or podman (IMAGE=NAME, BASE_IMAGE=NAME@DIGEST)
 #: pgpool          build pgpool, and nothing else
 #: bench           measure; the report is docs/benchmarks.md (make bench >docs/benchmarks.md; ARGS='--only rotation' for a part)
 #: bench-failover  the same of failovers: docs/failover.md; an hour and a half (ARGS=--short: one event of each; --list, --only)
 #: docs            generate docs/settings.md
+#: requirements    pin what the image installs from the package index: image/*requirements.txt
 #: catalogue       generate entrypoint/catalogues/ from pgpool's source
 #: format          format the Python code, fix what can be fixed
 #: clean           remove everything that was built
@@ -59,6 +72,8 @@ help:
 #:                 PGPOOL_TARBALL=FILE         its tarball, where the network cannot reach the origin
 #:                 PGPOOL_PATCHES=none         pgpool without image/patches, built beside the other one (or a DIR of other patches)
 #:                 ARGS='-k tls -x'            more arguments for pytest, or for what else is run (--help lists them)
+#:                 IMAGE=NAME                  what the container image is called (default: pgpool-entrypoint)
+#:                 BASE_IMAGE=NAME@DIGEST      what it is based on (default: see Dockerfile)
 #:                 BUILD=DIR                   where everything is built (default: .build)
 
 ifeq ($(shell id -u),0)
@@ -82,6 +97,7 @@ test: lint
 	@$(MAKE) pgpool >$(build)/pgpool.log 2>&1 & \
 	$(MAKE) unit; wait $$! || { cat $(build)/pgpool.log >&2; exit 1; }
 	@$(MAKE) integration
+	@$(MAKE) image-test
 
 lint: setup source
 	$(bin)/ruff check --quiet
@@ -90,7 +106,11 @@ lint: setup source
 	$(bin)/lint-imports --no-cache >$(build)/lint-imports.log || { cat $(build)/lint-imports.log; exit 1; }
 	$(bin)/codespell
 	$(bin)/shellcheck $(shell_scripts)
+	$(bin)/hadolint --ignore DL3008 Dockerfile # Debian keeps only the newest version of a package: none can be named
+	$(bin)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(bin)/zizmor --offline --quiet .github/workflows
 	@echo "comparing the generated files with their sources"
+	@$(bin)/python image/lock_requirements.py --check || $(call stale,requirements)
 	@$(bin)/python -m entrypoint settings --format md | diff -u docs/settings.md - || $(call stale,docs)
 	@$(bin)/python image/extract_catalogue.py $(source) --check $(catalogue) || $(if $(other_release),$(differs),$(call stale,catalogue))
 
@@ -107,6 +127,16 @@ integration: setup pgpool
 	[ $$other = 0 ] && { [ $$status = 0 ] || [ -n '$(ARGS)' -a $$status = 5 ]; }
 	@$(if $(CI),for report in $(build)/integration-*.xml; do grep -qE '<testsuite [^>]*skipped="0" tests="[1-9]' "$$report" || $(call fail,CI needs every integration test to run: some were skipped or are expected to fail); done)
 
+image-test: setup pgpool
+	@.ci/setup --containers
+	@$(containers) image/debian-base $(tested_base) $(build)/cache
+	@$(call build_tested,one)
+	$(containers) $(pytest) tests/image --image $(tested_image):one
+
+image-twice: image-test
+	@$(call build_tested,two,--no-cache)
+	$(containers) $(pytest) tests/image_twice --image $(tested_image):one --rebuilt-image $(tested_image):two
+
 pgpool: setup
 	@$(build_pgpool) --version $(version) $(tarball) $(patches) --prefix $(prefix)
 
@@ -117,6 +147,14 @@ bench-failover: setup pgpool
 	@$(isolated) $(bin)/python tests/bench/failover.py --pgpool-bin $(prefix)/bin --patroni-bin $(patroni) $(ARGS)
 
 endif
+
+# As whoever calls it: the image is for them, in their docker or their podman.
+image:
+	@image/build-image --tag $(IMAGE) --version $(version) $(tarball) $(if $(BASE_IMAGE),--base '$(BASE_IMAGE)') $(ARGS)
+
+requirements: setup
+	@$(bin)/python -m pip install --quiet --group lock
+	@$(bin)/python image/lock_requirements.py
 
 docs: setup
 	$(bin)/python -m entrypoint settings --format md >$(build)/settings.md
@@ -130,6 +168,7 @@ format: setup
 	$(bin)/ruff check --fix
 
 clean:
+	@[ "$$(id -u)" = 0 ] || [ ! -d $(build)/containers ] || $(containers) podman unshare rm -rf $(build)/containers/storage
 	rm -rf $(build) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	@[ "$$(id -u)" != 0 ] || .ci/ordinary-user --clean

@@ -37,6 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="directory of patroni and patronictl (default: where PATH has patroni)",
     )
+    group.addoption("--image", metavar="NAME", help="the container image that tests/image is about, as podman knows it")
+    group.addoption("--rebuilt-image", metavar="NAME", help="the same, built once more without a cache")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,64 @@
+"""The image under test, what is in it, and pods of containers made from it."""
+
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from support.container_pod import ContainerPod, NewContainerPod
+from support.containers import podman
+from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
+from support.postgres import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def image(pytestconfig: pytest.Config) -> str:
+    """The name of the image under test."""
+    name: str | None = pytestconfig.getoption("--image")
+    if not name:
+        pytest.fail("name the image with --image; `make image-test` builds it first", pytrace=False)
+    return name
+
+
+@pytest.fixture(scope="session")
+def root(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tarfile.TarFile]:
+    """The image's root file system."""
+    exported = tmp_path_factory.mktemp("image") / "root.tar"
+    container = podman("create", image).stdout.strip()
+    podman("export", "--output", exported, container)
+    podman("rm", container)
+    with tarfile.open(exported) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_bin: Path) -> Iterator[PostgresServer]:
+    """A real server on this machine's loopback, which the containers share."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pg-") as directory,
+        PostgresServer(Path(directory), postgres_bin, settings={"max_connections": "300"}) as server,
+    ):
+        server.create_role(CHECK_ROLE, CHECK_PASSWORD, monitor=True)
+        server.create_role(APP_ROLE, APP_PASSWORD)
+        yield server
+
+
+@pytest.fixture
+def new_pod(image: str, postgres: PostgresServer) -> Iterator[NewContainerPod]:
+    with ExitStack() as stack:
+
+        def make() -> ContainerPod:
+            return stack.enter_context(ContainerPod(image, postgres.port))
+
+        yield make
+
+
+@pytest.fixture
+def pod(new_pod: NewContainerPod) -> ContainerPod:
+    """A pod with both containers started."""
+    pod = new_pod()
+    pod.start()
+    return pod
