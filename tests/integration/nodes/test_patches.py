@@ -36,7 +36,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -566,6 +566,19 @@ def test_a_session_that_postgresql_ends_is_told_so(start: Start, servers: Server
     with pytest.raises(psycopg.errors.AdminShutdown):
         session.execute("INSERT INTO written VALUES (%s)", [3])
     stage.write()
+    assert "segmentation fault" not in stage.pgpool.log
+
+
+def test_pooled_connections_are_closed_after_a_session_went_on_without_a_standby(start: Start, servers: Servers) -> None:
+    stage = start(num_init_children="1")
+    with stage.connect() as session:
+        session.execute("INSERT INTO written VALUES (1)")
+        servers.standby.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+        session.execute("INSERT INTO written VALUES (2)")
+    stage.write()  # by the pooled connections, one of which is of no use
+
+    stage.pgpool.connect(APP_ROLE, APP_PASSWORD, "postgres").close()  # there is room for one database only
+
     assert "segmentation fault" not in stage.pgpool.log
 
 
