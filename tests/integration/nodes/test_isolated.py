@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ISOLATED = [sys.executable, str(Path(__file__).parents[1] / "isolated.py")]
+ISOLATED = [sys.executable, str(Path(__file__).parents[2] / "isolated.py")]
 # Has nothing to do with its parent any more, and keeps what was the shell's standard output.
 DETACHED = "setsid sleep 1000 &"
 TIMEOUT = 20
