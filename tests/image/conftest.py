@@ -2,14 +2,16 @@
 
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-from support.container_pod import ContainerPod, NewContainerPod
+from support.container_pod import POD, ContainerPod, NewContainerPod
 from support.containers import podman
+from support.manifest import Specification
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
 from support.postgres import PostgresServer
 
@@ -50,8 +52,10 @@ def postgres(postgres_bin: Path) -> Iterator[PostgresServer]:
 def new_pod(image: str, postgres: PostgresServer) -> Iterator[NewContainerPod]:
     with ExitStack() as stack:
 
-        def make() -> ContainerPod:
-            return stack.enter_context(ContainerPod(image, postgres.port))
+        def make(
+            specification: Specification = POD, settings: Mapping[str, str] = MappingProxyType({})
+        ) -> ContainerPod:
+            return stack.enter_context(ContainerPod(image, postgres.port, specification, settings))
 
         yield make
 

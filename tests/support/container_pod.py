@@ -144,4 +144,6 @@ class ContainerPod:
 class NewContainerPod(Protocol):
     """Makes a pod that lives as long as the test; nothing is started yet."""
 
-    def __call__(self) -> ContainerPod: ...
+    def __call__(
+        self, specification: Specification = POD, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> ContainerPod: ...
