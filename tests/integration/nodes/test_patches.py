@@ -569,7 +569,9 @@ def test_a_session_that_postgresql_ends_is_told_so(start: Start, servers: Server
     assert "segmentation fault" not in stage.pgpool.log
 
 
-def test_pooled_connections_are_closed_after_a_session_went_on_without_a_standby(start: Start, servers: Servers) -> None:
+def test_pooled_connections_are_closed_after_a_session_went_on_without_a_standby(
+    start: Start, servers: Servers
+) -> None:
     stage = start(num_init_children="1")
     with stage.connect() as session:
         session.execute("INSERT INTO written VALUES (1)")
