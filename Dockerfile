@@ -64,7 +64,7 @@ RUN apt-get -qq update \
 FROM ${BASE_IMAGE}
 ARG APT_CONFIG
 # Python without pip; what the programs are linked with; nothing that may become root; nothing that the next build, or
-# another day, would make differently.
+# another day, would make differently. A tmpfs mounted on the run directory takes over its mode (runc before 1.2).
 RUN export DEBIAN_FRONTEND=noninteractive \
     && apt-get -qq update \
     && apt-get -qq install --no-install-recommends --yes \
@@ -75,7 +75,7 @@ RUN export DEBIAN_FRONTEND=noninteractive \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* /var/lib/dpkg/*-old /etc/*- /tmp/* \
     && echo 'pgpool:x:10001:' >>/etc/group \
     && echo 'pgpool:x:10001:10001:pgpool:/run/pgpool:/usr/sbin/nologin' >>/etc/passwd \
-    && install --directory --mode 770 --owner 10001 --group 0 /run/pgpool \
+    && install --directory --mode 1777 --owner 10001 --group 0 /run/pgpool \
     && ln -s /opt/pgpool-entrypoint/bin/pgpool-entrypoint /opt/pgpool-entrypoint/bin/pgpool-sidecar /usr/local/bin/
 COPY --from=pgpool /opt/pgpool /opt/pgpool
 COPY --from=psql /build/root /
@@ -90,7 +90,7 @@ RUN --mount=type=bind,source=image,target=/mnt \
 LABEL org.opencontainers.image.title="pgpool-entrypoint" \
     org.opencontainers.image.description="pgpool-II, configured from environment and Secrets, and its sidecar" \
     org.opencontainers.image.licenses="Apache-2.0"
-# Any other user id works, too, if its group is 0 or the run directory is a volume it may write to.
+# Any other user id works, too, if it may write to the volume of the run directory.
 USER 10001:10001
 EXPOSE 9999 9719
 # At once and cleanly; SIGTERM would wait for clients that never leave.
