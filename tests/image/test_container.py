@@ -6,7 +6,6 @@ from dataclasses import replace
 from entrypoint.errors import ExitCode
 from support.container_pod import RUN, ContainerPod, NewContainerPod
 from support.containers import Description, Mount, SecurityContext, run_to_end
-from support.deadline import wait_until
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
 from support.postgres import PostgresServer
 
@@ -21,7 +20,7 @@ def secrets(pod: ContainerPod) -> list[Mount]:
 def test_a_client_logs_in_through_pgpool_and_the_sidecar_counts_it(pod: ContainerPod) -> None:
     assert pod.login()
     assert not pod.login(password="a wrong one")
-    wait_until(lambda: '"in_sync"' in pod.get("/status"), timeout=30, failure=lambda: pod.sidecar.log)
+    pod.wait_in_sync()
     assert pod.metric("pgpool2_up") == 1
     assert pod.metric('pgpool2_pool_nodes_status{hostname="127.0.0.1"}') != 0
 
@@ -113,7 +112,7 @@ def test_no_process_has_a_capability_or_can_get_one(pod: ContainerPod) -> None:
 
 
 def test_the_probes_answer(pod: ContainerPod) -> None:
-    wait_until(lambda: '"in_sync"' in pod.get("/status"), timeout=30, failure=lambda: pod.sidecar.log)
+    pod.wait_in_sync()
     for page in ("/livez", "/readyz", "/pgpool/livez", "/pgpool/readyz"):
         assert pod.get(page)
     for kind in ("live", "ready"):
@@ -125,7 +124,7 @@ def test_both_together_rest_in_220_mib_with_32_children(new_pod: NewContainerPod
     pod = new_pod()
     pod.set_pgpool(PGPOOL_PARAMS_NUM_INIT_CHILDREN="32")
     pod.start()
-    wait_until(lambda: '"in_sync"' in pod.get("/status"), timeout=30, failure=lambda: pod.sidecar.log)
+    pod.wait_in_sync()
     megabytes = [round(container.resident_bytes() / 2**20, 1) for container in (pod.pgpool, pod.sidecar)]
     print(f"memory at rest, MiB: pgpool with 32 children {megabytes[0]}, sidecar {megabytes[1]}")
     assert 10 < sum(megabytes) <= 220

@@ -6,29 +6,27 @@ from typing import Any
 import pytest
 
 from support.container_pod import ContainerPod, NewContainerPod
-from support.deadline import wait_until
 from support.kustomize import build
 from support.pod import APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
 from support.postgres import PostgresServer
 
 BASE = {each["kind"]: each for each in build(Path(__file__).parents[2] / "deploy" / "base")}
+POD: dict[str, Any] = BASE["Deployment"]["spec"]["template"]["spec"]
 NEW_PASSWORD = "the next % password"
 
 
 @pytest.fixture
 def deployed(new_pod: NewContainerPod) -> ContainerPod:
     """The Deployment's pod with the settings of its ConfigMap, but for addresses: here they are this machine's."""
-    specification: dict[str, Any] = BASE["Deployment"]["spec"]["template"]["spec"]
-    pod = new_pod(specification, {**BASE["ConfigMap"]["data"], "PGPOOL_PATRONI": "off"})
+    pod = new_pod(POD, {**BASE["ConfigMap"]["data"], "PGPOOL_PATRONI": "off"})
     pod.start()
-    wait_until(lambda: '"in_sync"' in pod.get("/status"), timeout=30, failure=lambda: pod.sidecar.log)
+    pod.wait_in_sync()
     return pod
 
 
 def test_its_clients_are_served_and_every_probe_of_the_manifest_succeeds(deployed: ContainerPod) -> None:
     assert deployed.login()
-    containers = BASE["Deployment"]["spec"]["template"]["spec"]
-    everything = (*containers["initContainers"], *containers["containers"])
+    everything = (*POD["initContainers"], *POD["containers"])
     kinds = ("startupProbe", "livenessProbe", "readinessProbe")
     pages = [each[kind]["httpGet"]["path"] for each in everything for kind in kinds if kind in each]
     assert len(pages) == 5
@@ -56,7 +54,7 @@ def test_a_swapped_secret_reaches_it(deployed: ContainerPod, postgres: PostgresS
 
 
 def test_the_command_of_its_pre_stop_hook_is_in_the_image(deployed: ContainerPod) -> None:
-    (pgpool,) = BASE["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (pgpool,) = POD["containers"]
     program, seconds = pgpool["lifecycle"]["preStop"]["exec"]["command"]
     assert int(seconds) > 0
     assert deployed.pgpool.run(program, "0").returncode == 0

@@ -125,6 +125,10 @@ class ContainerPod:
         )
         return time.monotonic() - begin
 
+    def wait_in_sync(self) -> None:
+        """Wait until the sidecar has proved that pgpool serves what the Secrets say."""
+        wait_until(lambda: '"in_sync"' in self.get("/status"), timeout=START_TIMEOUT, failure=lambda: self.sidecar.log)
+
     def get(self, path: str) -> str:
         """A page of the sidecar's."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as response:
