@@ -1,6 +1,7 @@
 """Runs the keeper of the node table in a thread of its own, and observes the cluster that the last boot was told of."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from ssl import SSLContext
@@ -106,9 +107,12 @@ class NodeLoop:
             if failure and failure != former:  # told once
                 self._events.error("nodes.failed", **failure)
             former = failure
-            self._stop.wait(SHORTEST_SECONDS)
+            looked = time.monotonic()
             if failure or not self._keeper.eager:
                 self._cluster.wake.wait(PERIOD_SECONDS)
+            # At rest, nothing is left to wait for: the thread wakes once for each look.
+            if (left := looked + SHORTEST_SECONDS - time.monotonic()) > 0:
+                self._stop.wait(left)
         self._cluster.stop()
 
 

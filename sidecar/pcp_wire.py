@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from entrypoint.credentials import pcp_hash
 from entrypoint.pcp import PcpAddress
@@ -31,11 +32,13 @@ class Session:
 
     pgpool serves it by a process of its own, which heeds no request to end (die(), src/pcp_con/pcp_worker.c): once PCP
     was restarted, as after each failover, this process outlives pgpool for as long as the session lasts, and goes on
-    answering from memory that nobody writes any more. So let no session last.
+    answering from memory that nobody writes any more. So let no session last, nor one that `is_left_behind`.
     """
 
     def __init__(self, address: PcpAddress, *, until: float) -> None:
         """Connect and log in; times are those of time.monotonic()."""
+        self._path = address.socket_dir / f".s.PGSQL.{address.port}"
+        self._made = _identity(self._path)
         self._socket = socket.socket(socket.AF_UNIX)
         self._received = bytearray()
         try:
@@ -45,6 +48,11 @@ class Session:
             if isinstance(error, OSError):
                 raise _away(error) from None
             raise
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether the pgpool that this was begun with has ended: each one makes a socket, and takes it away."""
+        return _identity(self._path) != self._made
 
     def ask(self, requests: Sequence[tuple[str, str | int]], *, until: float) -> list[Fields]:
         """Put questions, each a letter and its argument, at once; return what is in each answer."""
@@ -66,7 +74,7 @@ class Session:
 
     def _log_in(self, address: PcpAddress, until: float) -> None:
         self._patience(until)
-        self._socket.connect(str(address.socket_dir / f".s.PGSQL.{address.port}"))
+        self._socket.connect(str(self._path))
         self._socket.sendall(packet("M"))
         salt = self._answer("m", until)
         self._socket.sendall(packet("R", address.user, response(address, salt)))
@@ -102,6 +110,14 @@ class Session:
         if left <= 0:
             raise TimeoutError
         self._socket.settimeout(left)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_ctime_ns
 
 
 def packet(letter: str, *texts: str) -> bytes:

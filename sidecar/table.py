@@ -9,14 +9,15 @@ src/utils/pool_process_reporting.c): with three nodes, nine lines for each readi
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from entrypoint.pcp import PcpAddress
 from sidecar.pcp import PcpError
 from sidecar.pcp_wire import Fields, Session
 
-SESSION_SECONDS = 1.0
-"""How long a session serves. A new one costs pgpool a fork, ten times what a reading costs; one that lasts might be
-answered by a process that pgpool has left behind."""
+SESSION_SECONDS = 3.0
+"""How long a session serves, unless pgpool was started anew. A new one costs pgpool a fork, ten times what a reading
+costs; the process behind one that lasts may be all that is left of a pgpool that is gone, and hold its ports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +49,14 @@ class TableReader:
         self._address = address
         self._seconds = seconds
         self._session: Session | None = None
+        self._count = 0
+        """Of nodes, as the session was told when it began."""
         self._renew = 0.0
 
     def read(self) -> tuple[Row, ...]:
         """The rows, each true by itself: pgpool does not stop for us between two of them. Raises PcpError."""
         until = time.monotonic() + self._seconds
-        if time.monotonic() >= self._renew:
+        if self._session and (time.monotonic() >= self._renew or self._session.is_left_behind):
             self.close()
         try:
             return self._attempt(until)
@@ -74,22 +77,24 @@ class TableReader:
             if self._session is None:
                 self._session = Session(self._address(), until=until)
                 self._renew = time.monotonic() + SESSION_SECONDS
-            return _ask(self._session, until)
+                ((count,),) = self._session.ask([("L", "")], until=until)
+                self._count = int(count)
+            answers = self._session.ask([("H", node_id) for node_id in range(self._count)], until=until)
+            return tuple(parse_row(answer) for answer in answers)
+        except ValueError:
+            self.close()
+            raise PcpError("pcp", "an answer that makes no sense", away=False) from None
         except BaseException:
             self.close()
             raise
 
 
-def _ask(session: Session, until: float) -> tuple[Row, ...]:
-    try:
-        ((count,),) = session.ask([("L", "")], until=until)
-        answers = session.ask([("H", node_id) for node_id in range(int(count))], until=until)
-        return tuple(parse_row(answer) for answer in answers)
-    except ValueError:
-        raise PcpError("pcp", "an answer that makes no sense", away=False) from None
-
-
 def parse_row(answer: Fields) -> Row:
     """The first fields of POOL_HEALTH_CHECK_STATS (src/include/pcp/libpcp_ext.h). Raises ValueError."""
-    node_id, host, port, status, role, last_change, *_ = answer
+    return _row(answer[:6])
+
+
+@lru_cache(maxsize=256)  # a table is read many times before it changes
+def _row(answer: Fields) -> Row:
+    node_id, host, port, status, role, last_change = answer
     return Row(node_id=int(node_id), host=host, port=int(port), status=status, role=role, last_change=last_change)

@@ -5,7 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -88,6 +88,7 @@ class Impostor:
     def __init__(self, directory: Path, sessions: list[list[bytes]]) -> None:
         self.said: list[bytes] = []
         """What each session was sent."""
+        self.directory = directory
         self._sessions = sessions
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(directory / ".s.PGSQL.9898"))
@@ -137,13 +138,23 @@ def address(directory: Path) -> PcpAddress:
 
 
 def test_one_session_serves_several_readings_and_ends_with_a_word(impostor: StartImpostor) -> None:
-    pcp, reader = impostor([[*LOGIN, COUNT, STATS, COUNT, STATS]])
+    pcp, reader = impostor([[*LOGIN, COUNT, STATS, STATS]])
     assert reader.read() == reader.read() == (ROW,)
     reader.close()
     pcp.close()
     (said,) = pcp.said
     assert said.endswith(packet("X"))
     assert PASSWORD.encode() not in said
+
+
+def test_a_pgpool_that_was_started_anew_gets_a_session_of_its_own(impostor: StartImpostor) -> None:
+    former, reader = impostor([[*LOGIN, COUNT, STATS]])
+    assert reader.read() == (ROW,)
+    former.directory.joinpath(".s.PGSQL.9898").unlink()
+    pcp = Impostor(former.directory, [[*LOGIN, COUNT, STATS.replace(b"down", b"idle")]])
+    with closing(pcp):
+        assert reader.read()[0].status == "idle"
+        reader.close()
 
 
 def test_notices_and_answers_in_pieces_are_understood(impostor: StartImpostor) -> None:
