@@ -21,7 +21,7 @@ from sidecar.events import Events
 from sidecar.exporter import Exporter
 from sidecar.generation import read_generation
 from sidecar.health import pgpool_live, pgpool_ready
-from sidecar.keeper import Keeper
+from sidecar.keeper import RESTING_SECONDS, SPARING_SECONDS, Keeper
 from sidecar.libpq import Rows
 from sidecar.login import Attempt, QueryError, Servers, check_libpq, rows_through_pgpool, through_pgpool
 from sidecar.loops import Loops, Pulse
@@ -99,7 +99,7 @@ class Sidecar:
             numbers.note,
             numbers.count,
             acts=options.nodes == "keep",
-            sparing=SILENT_STATISTICS not in program.patches,
+            good_for=RESTING_SECONDS if SILENT_STATISTICS in program.patches else SPARING_SECONDS,
         )
         self._metrics.registry.register(Exporter(self._pcp(COMMAND_SECONDS), self.ask))
 

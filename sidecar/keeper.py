@@ -24,7 +24,9 @@ from sidecar.nodes import (
 from sidecar.pcp import PcpError
 from sidecar.table import Row
 
-SPARING_SECONDS = 5.0
+RESTING_SECONDS, SPARING_SECONDS = 0.4, 5.0
+"""How long a reading of pgpool's table is good for while all is well and nothing changes: that of a pgpool that logs
+each reading, the latter. At rest, the former has every second look do without one."""
 
 
 class Watched(Protocol):
@@ -82,7 +84,7 @@ class Keeper:
         count: Callable[[str, str], None],
         *,
         acts: bool = True,
-        sparing: bool = False,
+        good_for: float = RESTING_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Look at nothing yet.
@@ -95,7 +97,7 @@ class Keeper:
             note: given every view.
             count: given the kind of every action, and whether it was `taken`, `refused`, or PCP was `away`.
             acts: if not, what would be done is only told.
-            sparing: read pgpool's table less often while all is well and nothing changes, for it logs each reading.
+            good_for: seconds after which pgpool's table is read anew although all is well and nothing changes.
             clock: the one that the observations have their times from.
         """
         self._watched = watched
@@ -105,7 +107,7 @@ class Keeper:
         self._note = note
         self._count = count
         self._acts = acts
-        self._sparing = sparing
+        self._good_for = good_for
         self._clock = clock
         self._memory: Memory = NOTHING_DONE
         self._told: frozenset[tuple[Kind, int]] = frozenset()
@@ -118,7 +120,7 @@ class Keeper:
         """Look, decide, act. Raises nothing that time may cure."""
         former = self.view
         self.eager = False
-        if self._sparing and self._may_wait(former):
+        if self._may_wait(former):
             return former
         try:
             table = self._table.read()
@@ -166,7 +168,7 @@ class Keeper:
         if former.seen_at is None or former.apart_since is not None or former.problem or self._memory.is_busy:
             return False
         members, now = self._watched.members(), self._clock()
-        if now - former.seen_at >= SPARING_SECONDS or decide(former.table, members, self._memory, now):
+        if now - former.seen_at >= self._good_for or decide(former.table, members, self._memory, now):
             return False
         return [_state(each) for each in members] == [_state(each) for each in former.members]
 

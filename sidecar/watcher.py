@@ -20,10 +20,10 @@ import watchfiles
 Mode = Literal["inotify", "poll"]
 Batches = Generator[set[tuple[watchfiles.Change, str]], None, None]
 
-_STEP_SECONDS = 0.05
-_CEILING_SECONDS = 0.9
-"""A hint comes when one step brought nothing new, 50 to 100 ms after a change. If every step brings something, it
-comes after this time and at most two steps more: within a second."""
+_STEP_SECONDS = 0.075
+_CEILING_SECONDS = 0.85
+"""A hint comes when one step brought nothing new, 75 to 150 ms after a change; each step costs, at rest too. If every
+step brings something, it comes after this time and at most two steps more: within a second."""
 
 
 class Watcher:

@@ -67,7 +67,7 @@ def to_the_proof(stage: Stage, count: int) -> Iterator[str]:
     yield "\n" + paragraph(
         "After each rotation, one client logged in either way, for scale: the proof is there after "
         f"{proved / Times(through).median:.1f} × a login through pgpool. It contains three of them, one at PostgreSQL, "
-        "and at least 50 ms in which the sidecar waits for the writer to finish."
+        "and at least 75 ms in which the sidecar waits for the writer to finish."
     )
 
 

@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 
 from sidecar.events import Events
-from sidecar.keeper import SPARING_SECONDS, Keeper, View
+from sidecar.keeper import RESTING_SECONDS, SPARING_SECONDS, Keeper, View
 from sidecar.member import Member
 from sidecar.nodes import FRESH_SECONDS, STEADY_SECONDS, Truth
 from sidecar.pcp import PcpError
@@ -38,7 +38,7 @@ class Site:
     """A keeper, and all that it touches."""
 
     acts: bool = True
-    sparing: bool = False
+    good_for: float = 0.0
     now: float = NOW
     states: Sequence[State] = (leading, following, following)
     table: str | PcpError = "PSS"
@@ -63,7 +63,7 @@ class Site:
             self.views.append,
             lambda kind, result: self.counted.append((kind, result)),
             acts=self.acts,
-            sparing=self.sparing,
+            good_for=self.good_for,
             clock=lambda: self.now,
         )
 
@@ -272,13 +272,19 @@ def test_a_standby_that_was_given_up_comes_back_later_than_one_that_was_not() ->
 
 
 def test_a_pgpool_that_logs_readings_is_read_less_often_while_all_is_well() -> None:
-    site = Site(sparing=True)
+    site = Site(good_for=SPARING_SECONDS)
     site.steps(int(2 * SPARING_SECONDS / 0.25) + 1)
     assert site.readings == 3
 
 
+def test_at_rest_every_second_look_is_a_reading() -> None:
+    site = Site(good_for=RESTING_SECONDS)
+    site.steps(9)
+    assert site.readings == 5
+
+
 def test_any_news_of_the_cluster_is_worth_a_reading() -> None:
-    site = Site(sparing=True)
+    site = Site(good_for=SPARING_SECONDS)
     site.steps(2)
     assert site.readings == 1
     site.states = (leading, gone, following)
@@ -288,7 +294,7 @@ def test_any_news_of_the_cluster_is_worth_a_reading() -> None:
 
 def test_while_anything_is_wrong_each_look_is_a_reading() -> None:
     for states, letters in (((following, following, following), "PSS"), ((leading, following, following), "sSS")):
-        site = Site(sparing=True, states=states, table=letters, refuses=AWAY)
+        site = Site(good_for=SPARING_SECONDS, states=states, table=letters, refuses=AWAY)
         site.steps(8)
         assert site.readings == 8
 
@@ -296,7 +302,7 @@ def test_while_anything_is_wrong_each_look_is_a_reading() -> None:
 def test_time_alone_may_be_reason_enough_to_act_and_then_a_reading_is_not_spared() -> None:
     """The lock of a dead Patroni expires although nothing changes."""
     told = says(following, leader="node-0", ttl=20.0, loop_wait=2.0)
-    site = Site(sparing=True, states=(patroni_dead(leading, 15.9), told, told), obeys=lambda _: "pSS")
+    site = Site(good_for=SPARING_SECONDS, states=(patroni_dead(leading, 15.9), told, told), obeys=lambda _: "pSS")
     site.steps(1)
     assert site.done == []
     while not site.done:

@@ -40,7 +40,7 @@ class Site:
         self.stop = threading.Event()
         events = Events(self.log, "logfmt", lambda: datetime.now(UTC))
         self.cluster = Cluster(run_dir, lambda: self.credentials(), events)  # noqa: PLW0108  # a test sets it later
-        self.keeper = Keeper(self, self, self, events, lambda _: None, lambda *_: None, clock=lambda: NOW)
+        self.keeper = Keeper(self, self, self, events, lambda _: None, lambda *_: None, good_for=0, clock=lambda: NOW)
         self.loop = NodeLoop(self.keeper, self.cluster, self.stop, events)
 
     def members(self) -> tuple[Member, ...]:
