@@ -77,8 +77,8 @@ class Pool:
     def retire(self) -> None:
         """Have no child left that knows former passwords: idle ones learn at once, others end with their session.
 
-        A child that is in a session during a reload never reads pool_passwd again (pool_process_query.c). Attaching a
-        node that is not defined marks all children for a restart, and changes nothing else (failover(), pgpool_main.c).
+        A child that is in a session during a reload never reads pool_passwd again (pool_process_query.c; a patched one
+        does, and only loses its connections to backends here). Attaching a node that is not defined marks all children for a restart, and changes nothing else (failover(), pgpool_main.c).
         They heed the mark when they are about to wait for a client; a reload wakes those that wait already. No
         session is cut, but for about a second new logins and the next statements of busy sessions wait: those look only
         once a second whether failover is over (wait_for_failover_to_finish, pool_query_context.c). Only a child that is
@@ -173,9 +173,9 @@ def _has_ended(before: HealthChecks, now: HealthChecks) -> bool:
 
 
 def _may_stay(before: Process, now: Process) -> bool:
-    """Whether a child may have lost the mark: it is neither idle, nor in the session that it was in before."""
-    same = now.client_connections == before.client_connections and before.status not in {WAITING, CONNECTING}
-    return now.status != WAITING and not same
+    """Whether a child may have lost the mark: it has let somebody in since, who may have left again."""
+    came = now.status != WAITING and before.status in {WAITING, CONNECTING}
+    return came or now.client_connections != before.client_connections
 
 
 def hold_failover(tree: Tree, nodes: int) -> Tree:

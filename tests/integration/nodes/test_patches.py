@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -21,13 +21,17 @@ import pytest
 
 from entrypoint.inputs import PCP_PASSWORD
 from entrypoint.pcp import PcpAddress
+from entrypoint.publish import publish
+from entrypoint.render import MARKER, render
 from entrypoint.secret import Secret
+from sidecar.desired import read_desired
+from sidecar.generation import marker
 from sidecar.pcp import Pcp, PcpError
 from sidecar.table import TableReader
 from support import proc
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
-from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod
+from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod
 from support.postgres import SUPERUSER, SUPERUSER_PASSWORD, PostgresServer
 
 T = TypeVar("T")
@@ -36,7 +40,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -102,8 +106,8 @@ def streams(servers: Servers) -> bool:
 class Stage:
     """A pgpool in front of both, told what to do by PCP."""
 
-    def __init__(self, pgpool: Pgpool, pcp: Pcp, table: TableReader) -> None:
-        self.pgpool, self.pcp, self.table = pgpool, pcp, table
+    def __init__(self, pod: Pod, pgpool: Pgpool, pcp: Pcp, table: TableReader) -> None:
+        self.pod, self.pgpool, self.pcp, self.table = pod, pgpool, pcp, table
         self.sessions: list[psycopg.Connection] = []
 
     def connect(self) -> psycopg.Connection:
@@ -192,7 +196,7 @@ def start(servers: Servers, new_pod: NewPod) -> Iterator[Start]:
                 password = Secret((pod.run_dir / PCP_PASSWORD).read_text())
                 return PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", password)
 
-            stage = Stage(pgpool, Pcp(address, {"PATH": str(pod.pgpool_bin)}), TableReader(address))
+            stage = Stage(pod, pgpool, Pcp(address, {"PATH": str(pod.pgpool_bin)}), TableReader(address))
             stack.callback(stage.close)
             return stage
 
@@ -606,3 +610,24 @@ def test_a_child_that_is_ended_as_soon_as_it_is_born_takes_nothing_along(start: 
 
     stage.write()
     assert "failed to lock semaphore" not in stage.pgpool.log
+
+
+def test_a_process_in_a_session_learns_passwords_by_a_reload(start: Start, servers: Servers) -> None:
+    new = "the next % password"
+    stage = start(num_init_children="1")
+    session = stage.connect()
+    try:
+        servers.primary.alter_password(APP_ROLE, new)
+        stage.pod.write_user(APP_ROLE, new)
+        tree = render(read_desired(stage.pod.run_dir, {}, datetime.now(UTC)).resolved.model)
+        publish(tree, stage.pod.run_dir)
+        stage.pcp.reload()
+        wait_until(lambda: stage.pcp.parameters()[MARKER] == marker(tree), timeout=30, failure=lambda: stage.pgpool.log)
+        until = monotonic() + 0.5
+        while monotonic() < until:  # pgpool heeds the reload after one of them
+            session.execute("SELECT 1")
+        session.close()
+
+        stage.pgpool.connect(APP_ROLE, new, "app").close()
+    finally:
+        servers.primary.alter_password(APP_ROLE, APP_PASSWORD)
