@@ -78,11 +78,12 @@ class Pool:
         """Have no child left that knows former passwords: idle ones learn at once, others end with their session.
 
         A child that is in a session during a reload never reads pool_passwd again (pool_process_query.c; a patched one
-        does, and only loses its connections to backends here). Attaching a node that is not defined marks all children for a restart, and changes nothing else (failover(), pgpool_main.c).
-        They heed the mark when they are about to wait for a client; a reload wakes those that wait already. No
-        session is cut, but for about a second new logins and the next statements of busy sessions wait: those look only
-        once a second whether failover is over (wait_for_failover_to_finish, pool_query_context.c). Only a child that is
-        just letting a client in takes the mark away and stays (child.c): for such ones all is done once more.
+        does, and loses only its former connections here). Attaching a node that is not defined marks all children for a
+        restart, and changes nothing else (failover(), pgpool_main.c). They heed the mark when they are about to wait
+        for a client; a reload wakes those that wait already. No session is cut, but for about a second new logins and
+        the next statements of busy sessions wait: those look only once a second whether failover is over
+        (wait_for_failover_to_finish, pool_query_context.c). Only a child that is just letting a client in takes the
+        mark away and stays (child.c): for such ones all is done once more.
         """
         for _ in range(_ROUNDS):
             before = self._children()
