@@ -1,7 +1,5 @@
 """One encoder per target format. What a format cannot hold is refused, never bent."""
 
-import re
-
 
 class UnrepresentableError(Exception):
     """The value cannot be written in the target format; says why, without the value."""
@@ -27,7 +25,7 @@ def pool_passwd_field(value: str) -> str:
     getNextToken and userMatchesString). Raises UnrepresentableError.
     """
     _refuse_line_ends(value)
-    return re.sub(r"([\\:])", r"\\\1", value)
+    return value.replace("\\", r"\\").replace(":", r"\:")
 
 
 def _refuse_line_ends(value: str) -> None:
