@@ -73,6 +73,9 @@ def _lines(tree: Tree, name: str) -> list[str]:
 
 def _fields(line: str) -> tuple[str, str]:
     """Role and entry of a line of pool_passwd: a backslash takes the next character as it is."""
+    if "\\" not in line:
+        role, _, entry = line.partition(":")
+        return role, entry
     fields = [""]
     characters = iter(line)
     for character in characters:
