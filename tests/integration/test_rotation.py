@@ -3,6 +3,7 @@
 import json
 from contextlib import ExitStack
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +177,25 @@ def test_pgpool_may_end_during_and_between_rotations(scene: Scene, end: str) -> 
     scene.rotate(FORMER)
     scene.wait_in_sync()
     assert scene.logins(FORMER, 4) == {True}
+    assert scene.alarms() == []
+
+
+def test_a_reload_that_gets_lost_is_sent_again(start_scene: StartScene, tmp_path: Path, pgpool_bin: Path) -> None:
+    """Although pcp_reload_config said that all was well."""
+    lose, tool = tmp_path / "lose the next reload", tmp_path / "pcp_reload_config"
+    tool.write_text(
+        f'#!/bin/sh\nrm "{lose}" 2>/dev/null && echo "pcp_reload_config -- Command Successful" && exit\n'
+        f'exec "{pgpool_bin}/pcp_reload_config" "$@"\n'
+    )
+    tool.chmod(0o755)
+    scene = start_scene(sidecar={"PATH": f"{tmp_path}:{pgpool_bin}:/usr/bin:/bin"})
+    lose.touch()
+    scene.rotate(ROTATED)
+    scene.wait_in_sync()
+    assert not lose.exists(), "no reload was lost"
+    assert scene.sidecar.metric('pgpool_reloader_reloads_total{result="failure"}') == 1
+    assert scene.logins(ROTATED) == {True}
+    assert scene.logins(FORMER) == {False}
     assert scene.alarms() == []
 
 
