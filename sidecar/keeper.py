@@ -7,22 +7,11 @@ from typing import Protocol
 
 from sidecar.events import Events
 from sidecar.member import Member
-from sidecar.nodes import (
-    FRESH_SECONDS,
-    NOTHING_DONE,
-    Action,
-    Kind,
-    Memory,
-    Truth,
-    decide,
-    forget,
-    primary_of,
-    remember,
-    see,
-    truth,
-)
+from sidecar.memory import NOTHING_DONE, Action, Kind, Memory, remember, see
+from sidecar.nodes import decide, forget
 from sidecar.pcp import PcpError
-from sidecar.table import Row
+from sidecar.table import Row, primary_of
+from sidecar.truth import FRESH_SECONDS, Truth, truth
 
 RESTING_SECONDS, SPARING_SECONDS = 0.4, 5.0
 """How long a reading of pgpool's table is good for while all is well and nothing changes: that of a pgpool that logs

@@ -9,7 +9,8 @@ from prometheus_client.registry import Collector
 
 from sidecar.keeper import View
 from sidecar.member import Reach
-from sidecar.nodes import Kind, primary_of
+from sidecar.memory import Kind
+from sidecar.table import is_up, primary_of
 
 _PREFIX = "pgpool_nodes_"
 RESULTS = ("taken", "refused", "away")
@@ -76,7 +77,7 @@ class NodeMetrics(Collector):
         )
         names = {member.node_id: member.name for member in view.members}
         for row in view.table:
-            up.add_metric([str(row.node_id), names.get(row.node_id, "")], row.status in ("up", "waiting"))
+            up.add_metric([str(row.node_id), names.get(row.node_id, "")], is_up(row))
         for member in view.members:
             there = member.sql is not None and member.sql.reach is Reach.ANSWERED
             answers.add_metric([str(member.node_id), member.name], there)

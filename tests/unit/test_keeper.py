@@ -11,9 +11,10 @@ import pytest
 from sidecar.events import Events
 from sidecar.keeper import RESTING_SECONDS, SPARING_SECONDS, Keeper, View
 from sidecar.member import Member
-from sidecar.nodes import FRESH_SECONDS, STEADY_SECONDS, Truth
+from sidecar.nodes import STEADY_SECONDS
 from sidecar.pcp import PcpError
 from sidecar.table import Row
+from sidecar.truth import FRESH_SECONDS, Truth
 from support.members import (
     NOW,
     State,

@@ -5,8 +5,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.keeper import View
+from sidecar.memory import Kind
 from sidecar.node_metrics import RESULTS, NodeMetrics
-from sidecar.nodes import Kind, Truth
+from sidecar.truth import Truth
 from support.members import barred, cluster, following, gone, leading, silent, table, unknown
 
 NOW = 50.0

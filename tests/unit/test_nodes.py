@@ -7,36 +7,30 @@ from itertools import product
 import pytest
 
 from sidecar.member import Member, Reach
+from sidecar.memory import FLAP_SECONDS, NOTHING_DONE, Action, Done, Kind, Memory, remember, see
 from sidecar.nodes import (
-    FENCE_SECONDS,
     FIRST_RETRY_SECONDS,
-    FLAP_SECONDS,
-    FRESH_SECONDS,
     LONGEST_RETRY_SECONDS,
     LONGEST_STEADY_SECONDS,
     LOOK_SECONDS,
-    LOOP_SECONDS,
-    NOTHING_DONE,
     OPPOSITE_SECONDS,
     PRIMARY_SILENCE_SECONDS,
-    RENEWED_SECONDS,
     SILENCE_SECONDS,
     STEADY_SECONDS,
+    decide,
+    forget,
+)
+from sidecar.table import Row, primary_of
+from sidecar.truth import (
+    FENCE_SECONDS,
+    FRESH_SECONDS,
+    LOOP_SECONDS,
+    RENEWED_SECONDS,
     TTL_SECONDS,
     UNHEARD_SECONDS,
     UNLOCKED_SECONDS,
-    Action,
-    Done,
-    Kind,
-    Memory,
-    decide,
-    forget,
-    primary_of,
-    remember,
-    see,
     truth,
 )
-from sidecar.table import Row
 from support.members import (
     LONG,
     MOMENT,

@@ -1,0 +1,78 @@
+"""What can be done about pgpool's nodes, and what was done and seen before. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from sidecar.table import Row
+
+FLAP_SECONDS = 300.0
+"""A standby that was given up within this time must be well for longer each time."""
+
+
+class Kind(StrEnum):
+    """What can be done, by PCP."""
+
+    ATTACH = "attach"
+    DETACH = "detach"
+    LOOK_AGAIN = "look_again"
+    """Have pgpool look for its primary, ending no session: see Pool.look_again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do; `node_id` of LOOK_AGAIN is the primary that is to be found."""
+
+    kind: Kind
+    node_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was last done to a node, and how often in a row."""
+
+    kind: Kind
+    at: float
+    times: int = 1
+    taken: bool = True
+    """Whether pgpool took it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What was done before, by node id."""
+
+    done: Mapping[int, Done]
+    given_up: Mapping[int, tuple[float, ...]]
+    """When a standby was detached because it did not answer."""
+    down: Mapping[int, float] = field(default_factory=dict)
+    """When a node that pgpool has detached was first seen so."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something was done that has not had its effect yet."""
+        return any(done.times for done in self.done.values())
+
+
+NOTHING_DONE = Memory(done={}, given_up={})
+
+
+def remember(memory: Memory, action: Action, now: float, *, gave_up: bool, taken: bool = True) -> Memory:
+    """The memory after an action; `gave_up`: it detached a standby that was silent; `taken`: pgpool did not refuse."""
+    before = memory.done.get(action.node_id)
+    again = before is not None and before.kind is action.kind
+    if not taken:  # it had no effect that could be waited for
+        return replace(memory, done={**memory.done, action.node_id: Done(action.kind, now, 1, taken=False)})
+    done = Done(action.kind, now, before.times + 1 if before and again else 1)
+    given_up = memory.given_up
+    if gave_up and not again:
+        times = (*given_up.get(action.node_id, ()), now)
+        given_up = {**given_up, action.node_id: tuple(each for each in times if now - each < FLAP_SECONDS)}
+    return replace(memory, done={**memory.done, action.node_id: done}, given_up=given_up)
+
+
+def see(memory: Memory, table: Sequence[Row], now: float) -> Memory:
+    """The memory after a reading of pgpool's table."""
+    down = {row.node_id: memory.down.get(row.node_id, now) for row in table if row.status == "down"}
+    return replace(memory, down=down)

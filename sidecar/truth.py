@@ -1,0 +1,103 @@
+"""Who is primary, as the cluster says. Pure: what was seen of its members in, the truth out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sidecar.member import Member, Reach, Rest, Sql
+
+FRESH_SECONDS = 1.5
+"""What was asked for longer ago says nothing about now."""
+UNHEARD_SECONDS = 5.0
+"""PostgreSQL alone is believed when no Patroni has answered for so long: one answer may come late."""
+FENCE_SECONDS = 1.0
+"""So long before the lock may expire at the earliest, its holder is fenced."""
+UNLOCKED_SECONDS = 2.0
+"""Its holder is fenced when the others have no lock any more: but one that cannot reach etcd says the same at once."""
+RENEWED_SECONDS = 3.0
+"""A lock that is still there so long after it had to expire is being renewed: the others' answers are that old."""
+TTL_SECONDS, LOOP_SECONDS = 30.0, 10.0
+"""Patroni's defaults, where it does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Who is primary as the cluster says; None: nobody, or it is not known, for this reason."""
+
+    primary: int | None
+    reason: str
+
+
+def truth(members: Sequence[Member], now: float) -> Truth:
+    """Who is primary: the holder of Patroni's lock, once it takes writes; without Patroni, whoever takes writes."""
+    writable = [each for each in members if writes(each.sql, now)]
+    told = [each.rest for each in members if answers(each.rest, now)]
+    if not told:
+        if any(each.rest and now - each.rest.since < UNHEARD_SECONDS for each in members):
+            return Truth(None, "no Patroni answers at this moment")
+        return _by_timeline(writable)
+    holders = [each for each in members if answers(each.rest, now) and each.rest and each.rest.lock]
+    if not holders:
+        # The holder's own Patroni may be out of reach, or dead: then the others know, until the lock expires.
+        leaders = {rest.leader for rest in told if rest and rest.leader and not rest.unlocked}
+        holders = [each for each in members if leaders == {each.name} and not answers(each.rest, now)]
+    if len(holders) != 1:
+        return Truth(None, f"{len(holders) or 'no'} members hold Patroni's lock")
+    (holder,) = holders
+    if holder not in writable:
+        untold = holder.sql is None or holder.sql.reach in (Reach.SILENT, Reach.UNTOLD)
+        words = "does not tell us whether it takes writes" if untold else "does not take writes"
+        return Truth(None, f"{holder.name} holds Patroni's lock, and {words}")
+    if expires(holder, members, now):
+        return Truth(None, f"{holder.name} holds Patroni's lock, which expires, for its Patroni does not answer")
+    return Truth(holder.node_id, f"{holder.name} holds Patroni's lock and takes writes")
+
+
+def _by_timeline(writable: Sequence[Member]) -> Truth:
+    """A promotion begins a new timeline: of two servers that take writes, the one on the latest was promoted last."""
+    if not writable:
+        return Truth(None, "no server takes writes")
+    timelines = [each.sql.timeline if each.sql else None for each in writable]
+    if len(writable) == 1:
+        return Truth(writable[0].node_id, f"{writable[0].name} alone takes writes")
+    known = [timeline for timeline in timelines if timeline is not None]
+    if len(known) < len(writable) or known.count(max(known)) > 1:
+        return Truth(None, f"{len(writable)} servers take writes, and neither is the later one")
+    latest = writable[timelines.index(max(known))]
+    return Truth(latest.node_id, f"{latest.name} takes writes on the latest timeline")
+
+
+def expires(member: Member, members: Sequence[Member], now: float) -> bool:
+    """Whether a member's lock may expire at any moment, or has just done so, for its Patroni is dead."""
+    rest = member.rest
+    if rest is None or rest.reach not in (Reach.REFUSED, Reach.SILENT) or rest.asked <= rest.since:
+        return False  # after a single question, it may be we who were late
+    if not rest.led:
+        return False  # we have never reached it when it had the lock, so that it is out of reach says nothing
+    others = [each.rest for each in members if each is not member and each.rest and answers(each.rest, now)]
+    if not others or any(other.paused for other in others):
+        return False  # there is nobody to be promoted
+    ttl, loop_wait = next(
+        ((other.ttl, other.loop_wait) for other in others if other.ttl and other.loop_wait), (TTL_SECONDS, LOOP_SECONDS)
+    )
+    silence = now - rest.since
+    if all(other.unlocked and not other.failsafe for other in others):
+        return silence >= UNLOCKED_SECONDS
+    if silence >= ttl + RENEWED_SECONDS and {other.leader for other in others if other.leader} == {member.name}:
+        return False  # somebody has renewed it: its Patroni lives, and only its REST API is out of reach
+    # The lock was renewed for the last time up to one loop before its keeper died.
+    return silence >= ttl - loop_wait - FENCE_SECONDS
+
+
+def recent(seen: Sql | Rest, now: float) -> bool:
+    """Whether an answer says something about now."""
+    return seen.reach is Reach.ANSWERED and now - seen.asked <= FRESH_SECONDS
+
+
+def answers(rest: Rest | None, now: float) -> bool:
+    """Whether Patroni answers."""
+    return rest is not None and recent(rest, now)
+
+
+def writes(sql: Sql | None, now: float) -> bool:
+    """Whether PostgreSQL answers, and takes writes."""
+    return sql is not None and recent(sql, now) and sql.in_recovery is False
