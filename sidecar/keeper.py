@@ -7,7 +7,7 @@ from typing import Protocol
 
 from sidecar.events import Events
 from sidecar.member import Member
-from sidecar.memory import NOTHING_DONE, Action, Kind, Memory, remember, see
+from sidecar.memory import NOTHING_DONE, Action, Kind, Memory, hear, remember, see
 from sidecar.nodes import decide, forget
 from sidecar.pcp import PcpError
 from sidecar.table import Row, primary_of
@@ -116,7 +116,7 @@ class Keeper:
         except PcpError as error:
             self.view = View(
                 table=former.table,
-                members=self._watched.members(),
+                members=self._hear(self._clock()),
                 truth=former.truth,
                 seen_at=former.seen_at,
                 apart_since=former.apart_since,
@@ -124,8 +124,9 @@ class Keeper:
             )
             self._note(self.view)
             return self.view
-        members, now = self._watched.members(), self._clock()
-        found = truth(members, now)
+        now = self._clock()
+        members = self._hear(now)
+        found = truth(members, self._memory.timeline, now)
         agrees = found.primary is not None and found.primary == primary_of(table)
         self.view = View(
             table=table,
@@ -160,6 +161,11 @@ class Keeper:
         if now - former.seen_at >= self._good_for or decide(former.table, members, self._memory, now):
             return False
         return [_state(each) for each in members] == [_state(each) for each in former.members]
+
+    def _hear(self, now: float) -> tuple[Member, ...]:
+        members = self._watched.members()
+        self._memory = hear(self._memory, members, now)
+        return members
 
     def _act(self, action: Action, table: Sequence[Row]) -> None:
         fields = {"node": str(action.node_id), "reason": action.reason}

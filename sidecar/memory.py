@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from sidecar.member import Member
 from sidecar.table import Row
+from sidecar.truth import latest_timeline
 
 FLAP_SECONDS = 300.0
 """A standby that was given up within this time must be well for longer each time."""
@@ -48,6 +50,8 @@ class Memory:
     """When a standby was detached because it did not answer."""
     down: Mapping[int, float] = field(default_factory=dict)
     """When a node that pgpool has detached was first seen so."""
+    timeline: int = 0
+    """The latest that was seen of any server: a promotion begins a new one."""
 
     @property
     def is_busy(self) -> bool:
@@ -76,3 +80,8 @@ def see(memory: Memory, table: Sequence[Row], now: float) -> Memory:
     """The memory after a reading of pgpool's table."""
     down = {row.node_id: memory.down.get(row.node_id, now) for row in table if row.status == "down"}
     return replace(memory, down=down)
+
+
+def hear(memory: Memory, members: Sequence[Member], now: float) -> Memory:
+    """The memory after answers of the cluster."""
+    return replace(memory, timeline=latest_timeline(members, memory.timeline, now))

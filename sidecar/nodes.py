@@ -37,7 +37,7 @@ def decide(table: Sequence[Row], members: Sequence[Member], memory: Memory, now:
         memory: of former actions.
         now: of the clock that the observations have their times from.
     """
-    found = truth(members, now)
+    found = truth(members, memory.timeline, now)
     wanted = [
         *_silent(table, members, found, now),
         *_fence(table, members, found, now),

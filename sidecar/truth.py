@@ -27,14 +27,19 @@ class Truth:
     reason: str
 
 
-def truth(members: Sequence[Member], now: float) -> Truth:
-    """Who is primary: the holder of Patroni's lock, once it takes writes; without Patroni, whoever takes writes."""
-    writable = [each for each in members if writes(each.sql, now)]
+def truth(members: Sequence[Member], timeline: int, now: float) -> Truth:
+    """Who is primary: the holder of Patroni's lock, once it takes writes; without Patroni, whoever takes writes.
+
+    Args:
+        members: the cluster's.
+        timeline: the latest that was seen before.
+        now: of the clock that the observations have their times from.
+    """
     told = [each.rest for each in members if answers(each.rest, now)]
     if not told:
         if any(each.rest and now - each.rest.since < UNHEARD_SECONDS for each in members):
             return Truth(None, "no Patroni answers at this moment")
-        return _by_timeline(writable)
+        return _by_timeline(members, timeline, now)
     holders = [each for each in members if answers(each.rest, now) and each.rest and each.rest.lock]
     if not holders:
         # The holder's own Patroni may be out of reach, or dead: then the others know, until the lock expires.
@@ -43,7 +48,7 @@ def truth(members: Sequence[Member], now: float) -> Truth:
     if len(holders) != 1:
         return Truth(None, f"{len(holders) or 'no'} members hold Patroni's lock")
     (holder,) = holders
-    if holder not in writable:
+    if not writes(holder.sql, now):
         untold = holder.sql is None or holder.sql.reach in (Reach.SILENT, Reach.UNTOLD)
         words = "does not tell us whether it takes writes" if untold else "does not take writes"
         return Truth(None, f"{holder.name} holds Patroni's lock, and {words}")
@@ -52,18 +57,31 @@ def truth(members: Sequence[Member], now: float) -> Truth:
     return Truth(holder.node_id, f"{holder.name} holds Patroni's lock and takes writes")
 
 
-def _by_timeline(writable: Sequence[Member]) -> Truth:
-    """A promotion begins a new timeline: of two servers that take writes, the one on the latest was promoted last."""
+def _by_timeline(members: Sequence[Member], timeline: int, now: float) -> Truth:
+    """A promotion begins a new timeline: of two servers that take writes, the one on the latest was promoted last.
+
+    Whoever writes an earlier one than anybody has seen was left behind by a promotion, although it be the only one that
+    answers.
+    """
+    writable = [each for each in members if writes(each.sql, now)]
     if not writable:
         return Truth(None, "no server takes writes")
-    timelines = [each.sql.timeline if each.sql else None for each in writable]
-    if len(writable) == 1:
-        return Truth(writable[0].node_id, f"{writable[0].name} alone takes writes")
-    known = [timeline for timeline in timelines if timeline is not None]
-    if len(known) < len(writable) or known.count(max(known)) > 1:
-        return Truth(None, f"{len(writable)} servers take writes, and neither is the later one")
-    latest = writable[timelines.index(max(known))]
-    return Truth(latest.node_id, f"{latest.name} takes writes on the latest timeline")
+    latest = latest_timeline(members, timeline, now)
+    leading = [each for each in writable if each.sql and (each.sql.timeline is None or each.sql.timeline >= latest)]
+    if not leading:
+        names = ", ".join(each.name for each in writable)
+        return Truth(None, f"timeline {latest} was seen, and only an earlier one is written ({names})")
+    if len(leading) > 1:
+        return Truth(None, f"{len(leading)} servers take writes, and neither is the later one")
+    (only,) = leading
+    words = "alone takes writes" if len(writable) == 1 else "takes writes on the latest timeline"
+    return Truth(only.node_id, f"{only.name} {words}")
+
+
+def latest_timeline(members: Sequence[Member], before: int, now: float) -> int:
+    """The latest timeline that was seen, `before` or now; when all answer, nobody is left who could have a later one."""
+    told = [each.sql.timeline for each in members if each.sql and recent(each.sql, now) and each.sql.timeline]
+    return max(told if len(told) == len(members) > 0 else (before, *told))
 
 
 def expires(member: Member, members: Sequence[Member], now: float) -> bool:

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from sidecar.member import Member, Reach
-from sidecar.memory import FLAP_SECONDS, NOTHING_DONE, Action, Done, Kind, Memory, remember, see
+from sidecar.memory import FLAP_SECONDS, NOTHING_DONE, Action, Done, Kind, Memory, hear, remember, see
 from sidecar.nodes import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -131,25 +131,43 @@ told_0, told_1 = says(following, leader="node-0"), says(following, leader="node-
         ((without_patroni(leading), without_patroni(shows(leading, timeline=None)), without_patroni(following)), None),
         ((without_patroni(following),) * 3, None),
         ((without_patroni(leading), unknown, unknown), 0),
+        # which was left behind by a promotion, as somebody knows
+        ((without_patroni(false), without_patroni(barred), without_patroni(following)), None),
+        ((without_patroni(false), without_patroni(silent), without_patroni(following)), None),
+        ((patroni_dead(false), patroni_dead(seen(leading, LONG)), patroni_dead(following)), None),
+        ((without_patroni(false), without_patroni(silent), without_patroni(seen(following, LONG))), 0),
     ],
 )
 def test_who_is_primary(states: tuple[State, ...], primary: int | None) -> None:
-    found = truth(cluster(*states), NOW)
+    found = truth(cluster(*states), 0, NOW)
     assert found.primary == primary
     assert found.reason
 
 
 def test_the_reason_says_who_and_why() -> None:
-    assert truth(WELL, NOW).reason == "node-0 holds Patroni's lock and takes writes"
-    assert truth(cluster(crashed, following, following), NOW).reason == (
+    assert truth(WELL, 0, NOW).reason == "node-0 holds Patroni's lock and takes writes"
+    assert truth(cluster(crashed, following, following), 0, NOW).reason == (
         "node-0 holds Patroni's lock, and does not take writes"
     )
-    assert truth(cluster(following, following, following), NOW).reason == "no members hold Patroni's lock"
-    assert truth(cluster(leading, leading, following), NOW).reason == "2 members hold Patroni's lock"
+    assert truth(cluster(following, following, following), 0, NOW).reason == "no members hold Patroni's lock"
+    assert truth(cluster(leading, leading, following), 0, NOW).reason == "2 members hold Patroni's lock"
+
+
+def test_a_primary_that_was_left_behind_is_not_taken_back_when_the_later_one_does_not_answer() -> None:
+    """Nobody else may know of the promotion: there are two nodes only, and no Patroni is asked."""
+    later, former = without_patroni(barred), without_patroni(false)
+    memory = hear(NOTHING_DONE, cluster(former, without_patroni(leading)), NOW)
+    memory = hear(memory, cluster(former, later), NOW)
+    assert does("sP", cluster(former, later), memory) == ""
+    assert does("sP", cluster(former, later)) == "attach 0", "if it was never seen"
+    reason = truth(cluster(former, later), memory.timeline, NOW).reason
+    assert reason == "timeline 5 was seen, and only an earlier one is written (node-0)"
+    anew = cluster(former, without_patroni(shows(following, timeline=4)))
+    assert does("sS", anew, hear(memory, anew, NOW)) == "attach 0", "the cluster was made anew, and all say so"
 
 
 def test_what_was_said_a_moment_ago_still_counts() -> None:
-    assert truth(cluster(seen(leading, FRESH_SECONDS), following, following), NOW).primary == 0
+    assert truth(cluster(seen(leading, FRESH_SECONDS), following, following), 0, NOW).primary == 0
 
 
 @pytest.mark.parametrize(
@@ -333,7 +351,7 @@ def test_a_primary_whose_patroni_is_dead_is_fenced_before_its_lock_expires(reach
 @pytest.mark.parametrize("letters", ["pSS", "sSS"])
 def test_who_was_fenced_stays_out_while_its_lock_may_expire(letters: str, seconds: float) -> None:
     assert fenced_after(seconds, told_0, told_0, letters=letters) == ""
-    assert truth(cluster(patroni_dead(leading, seconds), told_0, told_0), NOW).primary is None
+    assert truth(cluster(patroni_dead(leading, seconds), told_0, told_0), 0, NOW).primary is None
 
 
 def test_who_was_fenced_is_taken_back_when_its_patroni_answers_again() -> None:
@@ -552,7 +570,7 @@ TABLES = {
 def test_whatever_is_seen_little_is_done_and_no_harm() -> None:
     for names in product(STATES, repeat=3):
         members = cluster(*(STATES[name] for name in names))
-        primary = truth(members, NOW).primary
+        primary = truth(members, 0, NOW).primary
         for letters, rows in TABLES.items():
             if actions := decide(rows, members, NOTHING_DONE, NOW):
                 assert list(harm(actions, names, letters, members, primary)) == [], f"{names} {letters}: {actions}"
@@ -671,7 +689,7 @@ LASTING = ("leading", "following", "silent", "crashed", "false")
 def test_the_table_comes_true_in_a_few_steps_and_then_nothing_more_is_done(*, patient: bool) -> None:
     for names in product(LASTING, repeat=3):
         states = [STATES[name] for name in names]
-        found = truth(cluster(*states), NOW).primary
+        found = truth(cluster(*states), 0, NOW).primary
         for letters in TABLES:
             simulation = Simulation(ModelPgpool(letters, patient=patient))
             simulation.settle(states)
