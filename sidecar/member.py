@@ -72,7 +72,7 @@ class Rest:
     name: str | None = None
     """Its member name; Patroni before 4.0 does not say it."""
     ttl: float | None = None
-    """Seconds that the leader lock lasts, and below, from one renewal to the next; None: not told."""
+    """Seconds that the leader lock lasts, and below, from one renewal to the next, as it last told; None: never."""
     loop_wait: float | None = None
     leader: str | None = None
     """The member that holds the leader lock by this node's `GET /cluster`; None when not asked, or nobody does.

@@ -79,7 +79,7 @@ def _by_timeline(members: Sequence[Member], timeline: int, now: float) -> Truth:
 
 
 def latest_timeline(members: Sequence[Member], before: int, now: float) -> int:
-    """The latest timeline that was seen, `before` or now; when all answer, nobody is left who could have a later one."""
+    """The latest timeline that was seen, `before` or now; once all answer, nobody else can have a later one."""
     told = [each.sql.timeline for each in members if each.sql and recent(each.sql, now) and each.sql.timeline]
     return max(told if len(told) == len(members) > 0 else (before, *told))
 
@@ -94,9 +94,7 @@ def expires(member: Member, members: Sequence[Member], now: float) -> bool:
     others = [each.rest for each in members if each is not member and each.rest and answers(each.rest, now)]
     if not others or any(other.paused for other in others):
         return False  # there is nobody to be promoted
-    ttl, loop_wait = next(
-        ((other.ttl, other.loop_wait) for other in others if other.ttl and other.loop_wait), (TTL_SECONDS, LOOP_SECONDS)
-    )
+    ttl, loop_wait = _timing(members)
     silence = now - rest.since
     if all(other.unlocked and not other.failsafe for other in others):
         return silence >= UNLOCKED_SECONDS
@@ -104,6 +102,16 @@ def expires(member: Member, members: Sequence[Member], now: float) -> bool:
         return False  # somebody has renewed it: its Patroni lives, and only its REST API is out of reach
     # The lock was renewed for the last time up to one loop before its keeper died.
     return silence >= ttl - loop_wait - FENCE_SECONDS
+
+
+def _timing(members: Sequence[Member]) -> tuple[float, float]:
+    """Ttl and loop_wait: each by itself may be missing in what Patroni was given, and is Patroni's default then."""
+    told = [each.rest for each in members if each.rest]
+    told.sort(key=lambda each: each.reach is not Reach.ANSWERED)  # it may be long since the others told
+    return (
+        next((each.ttl for each in told if each.ttl), TTL_SECONDS),
+        next((each.loop_wait for each in told if each.loop_wait), LOOP_SECONDS),
+    )
 
 
 def recent(seen: Sql | Rest, now: float) -> bool:

@@ -415,6 +415,26 @@ def test_the_lock_lasts_as_long_as_patroni_tells() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ttl", "loop_wait", "due"), [(60.0, None, 60 - LOOP_SECONDS), (20.0, None, 20 - LOOP_SECONDS), (None, 2.0, 28.0)]
+)
+def test_ttl_and_loop_wait_are_defaults_of_patroni_each_by_itself(
+    ttl: float | None, loop_wait: float | None, due: float
+) -> None:
+    told = says(told_0, ttl=ttl, loop_wait=loop_wait)
+    assert fenced_after(due - FENCE_SECONDS - MOMENT, told, told) == ""
+    assert fenced_after(due - FENCE_SECONDS, told, told) == "detach 0"
+    still_expires = (ttl or TTL_SECONDS) + RENEWED_SECONDS
+    assert fenced_after(still_expires - MOMENT, told, told, letters="pSS") == ""
+    assert fenced_after(still_expires, told, told, letters="pSS") == "attach 0"
+
+
+def test_a_dead_patroni_has_told_how_long_its_lock_lasts() -> None:
+    dead = says(patroni_dead(leading, DUE), ttl=60.0, loop_wait=10.0)
+    assert does("PSS", cluster(dead, told_0, told_0)) == ""
+    assert does("PSS", cluster(dead, told_0, says(told_0, ttl=30.0, loop_wait=10.0))) == "detach 0", "it is long since"
+
+
+@pytest.mark.parametrize(
     "others",
     [
         (gone, gone),
