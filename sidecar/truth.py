@@ -37,9 +37,16 @@ def truth(members: Sequence[Member], timeline: int, now: float) -> Truth:
     """
     told = [each.rest for each in members if answers(each.rest, now)]
     if not told:
-        if any(each.rest and now - each.rest.since < UNHEARD_SECONDS for each in members):
+        if any(each.rest and now - _heard(each.rest) < UNHEARD_SECONDS for each in members):
             return Truth(None, "no Patroni answers at this moment")
-        return _by_timeline(members, timeline, now)
+        found = _by_timeline(members, timeline, now)
+        lasts = _timing(members)[0] + RENEWED_SECONDS
+        if any(
+            each.node_id == found.primary and each.rest and _is_dead(each.rest) and now - each.rest.since < lasts
+            for each in members
+        ):
+            return Truth(None, f"{found.reason}; its Patroni does not answer, and its lock may expire")
+        return found
     holders = [each for each in members if answers(each.rest, now) and each.rest and each.rest.lock]
     if not holders:
         # The holder's own Patroni may be out of reach, or dead: then the others know, until the lock expires.
@@ -87,10 +94,8 @@ def latest_timeline(members: Sequence[Member], before: int, now: float) -> int:
 def expires(member: Member, members: Sequence[Member], now: float) -> bool:
     """Whether a member's lock may expire at any moment, or has just done so, for its Patroni is dead."""
     rest = member.rest
-    if rest is None or rest.reach not in (Reach.REFUSED, Reach.SILENT) or rest.asked <= rest.since:
+    if rest is None or not _is_dead(rest) or rest.asked <= rest.since:
         return False  # after a single question, it may be we who were late
-    if not rest.led:
-        return False  # we have never reached it when it had the lock, so that it is out of reach says nothing
     others = [each.rest for each in members if each is not member and each.rest and answers(each.rest, now)]
     if not others or any(other.paused for other in others):
         return False  # there is nobody to be promoted
@@ -102,6 +107,16 @@ def expires(member: Member, members: Sequence[Member], now: float) -> bool:
         return False  # somebody has renewed it: its Patroni lives, and only its REST API is out of reach
     # The lock was renewed for the last time up to one loop before its keeper died.
     return silence >= ttl - loop_wait - FENCE_SECONDS
+
+
+def _is_dead(rest: Rest) -> bool:
+    """Whether it is out of reach, and has led: if we never reached it when it had the lock, that says nothing."""
+    return rest.led and rest.reach in (Reach.REFUSED, Reach.SILENT)
+
+
+def _heard(rest: Rest) -> float:
+    """Until when it answered, as far as is known; an answer that is late does not mean that there will be none."""
+    return rest.asked if rest.reach is Reach.ANSWERED else rest.since
 
 
 def _timing(members: Sequence[Member]) -> tuple[float, float]:

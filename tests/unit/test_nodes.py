@@ -47,6 +47,7 @@ from support.members import (
     leading,
     patroni_dead,
     promoting,
+    rest,
     says,
     seen,
     shows,
@@ -373,11 +374,24 @@ def test_a_patroni_that_was_never_reached_with_the_lock_is_no_reason_to_fence() 
 
 
 def test_one_answer_of_patroni_that_is_late_does_not_leave_postgresql_alone_to_be_believed() -> None:
-    fenced = patroni_dead(leading, DUE)
-    late = patroni_dead(following, UNHEARD_SECONDS - MOMENT, Reach.SILENT)
-    assert does("sSS", cluster(fenced, late, gone)) == ""
-    gone_for_good = patroni_dead(following, UNHEARD_SECONDS, Reach.SILENT)
-    assert does("sSS", cluster(fenced, gone_for_good, gone)) == "attach 0"
+    """Of a node that pgpool has lost, while the others' Patronis have given their last answer some seconds ago."""
+    lost = cluster(says(leading, led=False), following, following)
+    for seconds, done in ((UNHEARD_SECONDS - MOMENT, ""), (UNHEARD_SECONDS, "attach 0")):
+        for reach in (Reach.SILENT, Reach.REFUSED, Reach.UNTOLD):
+            unheard = [replace(each, rest=rest(reach, since=seconds)) for each in lost]
+            assert does("sSS", unheard) == done
+        late = [replace(each, rest=rest(since=LONG, age=seconds)) for each in lost]
+        assert does("sSS", late) == done
+
+
+def test_who_was_fenced_is_not_taken_back_when_patronis_answers_are_late_or_none() -> None:
+    for age in (FRESH_SECONDS + MOMENT, UNHEARD_SECONDS, LONG):
+        late = says(following, asked=NOW - age)
+        assert does("sSS", cluster(patroni_dead(leading, DUE), late, late)) == ""
+    lasts = TTL_SECONDS + RENEWED_SECONDS
+    unheard = patroni_dead(following, LONG, Reach.SILENT)
+    assert does("sSS", cluster(patroni_dead(leading, lasts - MOMENT), unheard, gone)) == ""
+    assert does("sSS", cluster(patroni_dead(leading, lasts), unheard, gone)) == "attach 0"
 
 
 def test_a_search_is_not_told_twice_what_it_has_been_told() -> None:
