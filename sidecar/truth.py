@@ -48,6 +48,8 @@ def truth(members: Sequence[Member], timeline: int, now: float) -> Truth:
             return Truth(None, f"{found.reason}; its Patroni does not answer, and its lock may expire")
         return found
     holders = [each for each in members if answers(each.rest, now) and each.rest and each.rest.lock]
+    if not holders and all(rest and rest.paused and rest.unlocked for rest in told):
+        return _by_timeline(members, timeline, now)  # Patroni of the leader was stopped on purpose, and promotes nobody
     if not holders:
         # The holder's own Patroni may be out of reach, or dead: then the others know, until the lock expires.
         leaders = {rest.leader for rest in told if rest and rest.leader and not rest.unlocked}

@@ -94,6 +94,7 @@ def test_pgpool_is_not_told_to_look_again_while_it_may_be_looking(kind: Kind) ->
 
 # --- who is primary -------------------------------------------------------------------------------------------------
 
+paused = says(following, paused=True, unlocked=True)
 told_0, told_1 = says(following, leader="node-0"), says(following, leader="node-1")
 
 
@@ -132,6 +133,15 @@ told_0, told_1 = says(following, leader="node-0"), says(following, leader="node-
         ((without_patroni(leading), without_patroni(shows(leading, timeline=None)), without_patroni(following)), None),
         ((without_patroni(following),) * 3, None),
         ((without_patroni(leading), unknown, unknown), 0),
+        # a paused cluster, whose leader's Patroni was stopped
+        ((patroni_dead(leading), paused, paused), 0),
+        ((patroni_dead(leading), paused, gone), 0),
+        ((patroni_dead(following), paused, paused), None),
+        ((patroni_dead(false), paused, paused), None),
+        ((patroni_dead(leading), paused, says(following, unlocked=True)), None),
+        ((patroni_dead(leading), paused, says(paused, unlocked=False)), None),
+        ((patroni_dead(leading), paused, says(paused, leader="node-1", unlocked=False)), None),
+        ((patroni_dead(leading), paused, says(leading, paused=True)), 2),
         # which was left behind by a promotion, as somebody knows
         ((without_patroni(false), without_patroni(barred), without_patroni(following)), None),
         ((without_patroni(false), without_patroni(silent), without_patroni(following)), None),
@@ -264,6 +274,7 @@ def test_nothing_is_done(letters: str, states: tuple[State, ...]) -> None:
         # PostgreSQL alone tells
         ("sSS", (patroni_dead(leading), patroni_dead(following), patroni_dead(following)), "attach 0"),
         ("PSS", (without_patroni(following), without_patroni(leading), without_patroni(following)), "look_again 1"),
+        ("pSS", (patroni_dead(leading), paused, paused), "attach 0"),
         # only the other members know
         ("sSS", (patroni_dead(leading, 5), told_0, told_0), "attach 0"),
         ("SPS", (patroni_dead(leading, 5), told_0, told_0), "look_again 0"),
