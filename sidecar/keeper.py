@@ -1,7 +1,7 @@
 """Keeps pgpool's node table true to the cluster: observe, decide, act, and see at the next look whether it helped."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -146,7 +146,7 @@ class Keeper:
             if action.kind is Kind.LOOK_AGAIN and action not in self._doubtful:
                 self.eager = True
             else:
-                self._act(action, table)
+                self._act(action)
         self._doubtful = actions
         if not actions:
             self._memory = forget(self._memory, table, members, now)
@@ -167,7 +167,7 @@ class Keeper:
         self._memory = hear(self._memory, members, now)
         return members
 
-    def _act(self, action: Action, table: Sequence[Row]) -> None:
+    def _act(self, action: Action) -> None:
         fields = {"node": str(action.node_id), "reason": action.reason}
         if not self._acts:
             if (action.kind, action.node_id) not in self._told:
@@ -189,9 +189,7 @@ class Keeper:
             result = "taken"
             self._events.warning(f"nodes.{action.kind}", **fields, ms=round((self._clock() - begin) * 1000, 1))
         self._count(action.kind, result)
-        gave_up = action.kind is Kind.DETACH and primary_of(table) != action.node_id
-        taken = result == "taken"
-        self._memory = remember(self._memory, action, self._clock(), gave_up=gave_up, taken=taken)
+        self._memory = remember(self._memory, action, self._clock(), taken=result == "taken")
 
     def _tell_changes(self, former: View, view: View) -> None:
         if view.truth.primary != former.truth.primary:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sidecar.member import Member, Reach
-from sidecar.memory import FLAP_SECONDS, Action, Kind, Memory
+from sidecar.memory import Action, Kind, Memory, flaps
 from sidecar.table import Row, is_up, primary_of
-from sidecar.truth import Truth, expires, recent, truth, writes
+from sidecar.truth import Truth, answers, expires, recent, truth, writes
 
 STEADY_SECONDS = 2.0
 """A standby is attached once it has been well for so long, for logins stall while it is."""
@@ -136,10 +136,12 @@ def _join(table: Sequence[Row], members: Sequence[Member], memory: Memory, found
     actions = []
     for row, member in zip(table, members, strict=False):
         sql = member.sql
-        if row.status != "down" or sql is None or not _is_well(member, leader, now):
+        if row.status != "down" or sql is None or not _is_well(member, leader, now) or _is_deaf(member, members, now):
             continue
-        flaps = sum(1 for each in memory.given_up.get(row.node_id, ()) if now - each < FLAP_SECONDS)
-        if now - sql.since >= min(STEADY_SECONDS * 2.0**flaps, LONGEST_STEADY_SECONDS):
+        times = flaps(memory, row.node_id, now)
+        # One that pgpool drops although it answers us may take no new connections.
+        since = max(sql.since, memory.down.get(row.node_id, now)) if times else sql.since
+        if now - since >= min(STEADY_SECONDS * 2.0**times, LONGEST_STEADY_SECONDS):
             actions.append(
                 Action(Kind.ATTACH, row.node_id, f"{member.name} follows the primary, and is down in pgpool")
             )
@@ -152,6 +154,11 @@ def _is_well(member: Member, leader: Member, now: float) -> bool:
         return False
     streaming = leader.sql.streaming if leader.sql else None
     return member.name in streaming if streaming is not None and not sql.receiving else bool(sql.receiving)
+
+
+def _is_deaf(member: Member, members: Sequence[Member], now: float) -> bool:
+    """Whether its Patroni, to which each question is a new connection, is silent while that of another one answers."""
+    return bool(member.rest and member.rest.reach is Reach.SILENT) and any(answers(each.rest, now) for each in members)
 
 
 def _may(action: Action, memory: Memory, now: float) -> bool:

@@ -27,7 +27,6 @@ from support.members import (
     says,
     silent,
     table,
-    well_for,
 )
 
 AWAY = PcpError("pcp_attach_node", "no answer in time", away=True)
@@ -256,17 +255,19 @@ def test_disagreement_lasts_from_when_it_was_first_seen_until_both_agree() -> No
     assert site.steps(1).apart_since is None
 
 
-def test_a_standby_that_was_given_up_comes_back_later_than_one_that_was_not() -> None:
-    site = Site(states=(leading, silent, following), obeys=lambda _: "PsS")
+def test_a_standby_that_falls_again_comes_back_later_than_the_first_time() -> None:
+    site = Site(states=(leading, silent, following))
     site.steps(1)
     assert site.done == ["detach 1"]
-    site.obeys = lambda _: "PSS"
-    site.states = (leading, well_for(0), following)
-    site.now = NOW
-    site.steps(int(2 * STEADY_SECONDS / 0.25))
-    assert site.done == ["detach 1"]
-    site.steps(2)
-    assert site.done == ["detach 1", "attach 1"]
+    site.states = (leading, following, following)
+    for count, seconds in enumerate((0.0, 2 * STEADY_SECONDS, 4 * STEADY_SECONDS), start=1):
+        site.table, site.done = "PsS", []
+        began = site.now
+        while not site.done:
+            site.steps(1)
+        assert site.done == ["attach 1"]
+        assert site.now - began == pytest.approx(max(seconds, 0.75 if count == 1 else 0) + 0.25, abs=0.3), count
+        site.steps(8)
 
 
 # --- a pgpool that logs each reading --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from sidecar.member import Member, Reach
-from sidecar.memory import FLAP_SECONDS, NOTHING_DONE, Action, Done, Kind, Memory, hear, remember, see
+from sidecar.memory import FLAP_SECONDS, NOTHING_DONE, SETTLING_SECONDS, Action, Done, Kind, Memory, hear, remember, see
 from sidecar.nodes import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -409,10 +409,10 @@ def test_a_search_is_not_told_twice_what_it_has_been_told() -> None:
     """Its queue has ten places, and the cure needs one."""
     lost = cluster(leading, silent, following)
     action = Action(Kind.DETACH, 1, "")
-    memory = remember(NOTHING_DONE, action, NOW - LONG, gave_up=True)
+    memory = remember(NOTHING_DONE, action, NOW - LONG)
     assert does("pSS", lost, memory) == "attach 0"
     assert does("PSS", lost, memory) == "detach 1"
-    refused = remember(NOTHING_DONE, action, NOW - LONG, gave_up=True, taken=False)
+    refused = remember(NOTHING_DONE, action, NOW - LONG, taken=False)
     assert does("pSS", lost, refused) == does("pSS", lost)
     assert "detach 1" in does("pSS", lost, refused)
 
@@ -517,10 +517,26 @@ def test_a_standby_that_is_well_is_taken_back(letters: str, states: tuple[State,
 
 @pytest.mark.parametrize("times", [0, 1, 2, 3, 5, 9])
 def test_a_standby_that_flaps_must_be_well_for_longer_each_time(times: int) -> None:
-    seconds = min(STEADY_SECONDS * 2.0**times, LONGEST_STEADY_SECONDS)
-    memory = Memory(done={}, given_up={1: (NOW - FLAP_SECONDS + MOMENT,) * times + (NOW - FLAP_SECONDS,)})
+    seconds = min(STEADY_SECONDS * 2.0 ** max(0, times - 1), LONGEST_STEADY_SECONDS)
+    fell = (NOW - FLAP_SECONDS + MOMENT,) * times + (NOW - FLAP_SECONDS,)
+    memory = Memory(done={}, given_up={1: fell}, down={1: NOW - LONG})
     assert does("PsS", cluster(leading, well_for(seconds - MOMENT), following), memory) == ""
     assert does("PsS", cluster(leading, well_for(seconds), following), memory) == "attach 1"
+
+
+def test_a_standby_that_pgpool_drops_again_and_again_must_stay_out_for_longer_although_it_answers_us() -> None:
+    """Its sessions live on, and it takes no new ones."""
+    assert does("PsS", WELL, Memory(done={}, given_up={1: (NOW,)}, down={1: NOW})) == "attach 1", "once befalls any"
+    flapped = Memory(done={}, given_up={1: (NOW - 9, NOW - 3)}, down={1: NOW - 2 * STEADY_SECONDS})
+    assert does("PsS", WELL, flapped) == "attach 1"
+    assert does("PsS", WELL, replace(flapped, down={1: NOW - 2 * STEADY_SECONDS + MOMENT})) == ""
+
+
+def test_a_standby_whose_patroni_alone_is_silent_may_take_no_new_connections() -> None:
+    deaf = says(following, reach=Reach.SILENT)
+    assert does("PsS", cluster(leading, deaf, following)) == ""
+    nobody_hears = [says(state, reach=Reach.SILENT) for state in (leading, following, following)]
+    assert does("PsS", cluster(*nobody_hears)) == "attach 1", "port 8008 is closed to us"
 
 
 # --- again, and the opposite ----------------------------------------------------------------------------------------
@@ -556,21 +572,33 @@ def test_repetitions_are_counted_until_something_else_is_done() -> None:
     memory = NOTHING_DONE
     counted = []
     for action in (attach, attach, attach, detach, detach, attach):
-        memory = remember(memory, action, NOW, gave_up=False)
+        memory = remember(memory, action, NOW)
         counted.append((memory.done[1].kind, memory.done[1].times))
     A, D = Kind.ATTACH, Kind.DETACH  # noqa: N806  # a table
     assert counted == [(A, 1), (A, 2), (A, 3), (D, 1), (D, 2), (A, 1)]
     assert memory.given_up == {}
 
 
-def test_a_repetition_is_not_another_flap_and_old_ones_are_forgotten() -> None:
-    attach, detach = Action(Kind.ATTACH, 1, "just so"), Action(Kind.DETACH, 1, "just so")
-    memory = remember(NOTHING_DONE, detach, NOW, gave_up=True)
-    memory = remember(memory, detach, NOW + 1, gave_up=True)
-    assert memory.given_up == {1: (NOW,)}
-    memory = remember(memory, attach, NOW + 2, gave_up=False)
-    memory = remember(memory, detach, NOW + FLAP_SECONDS, gave_up=True)
-    assert memory.given_up == {1: (NOW + FLAP_SECONDS,)}
+def fallen(*readings: tuple[float, str]) -> Memory:
+    memory = NOTHING_DONE
+    for at, letters in readings:
+        memory = see(memory, table(letters), at)
+    return memory
+
+
+def test_each_fall_of_a_standby_counts_once_whoever_took_it_out_and_old_ones_are_forgotten() -> None:
+    assert fallen((1, "PsS"), (2, "PsS")).given_up == {}, "nobody knows since when"
+    once = fallen((1, "PSS"), (2, "PsS"), (3, "PsS"))
+    assert once.given_up == {1: (2,)}
+    assert see(see(once, table("PSS"), 4), table("PsS"), 5).given_up == {1: (2, 5)}
+    later = 2 + FLAP_SECONDS
+    assert see(see(once, table("PSS"), 4), table("PsS"), later).given_up == {1: (later,)}
+
+
+def test_a_primary_that_falls_on_its_way_to_be_a_standby_does_not_flap() -> None:
+    assert fallen((1, "PSS"), (2, "pSS"), (3, "sPS")).given_up == {}
+    assert fallen((1, "PSS"), (2, "SPS"), (1 + SETTLING_SECONDS - MOMENT, "sPS")).given_up == {}
+    assert 0 in fallen((1, "PSS"), (2, "SPS"), (1 + SETTLING_SECONDS, "sPS")).given_up
 
 
 def test_once_the_table_is_as_it_should_be_the_next_attempt_is_a_first_one() -> None:
@@ -578,7 +606,7 @@ def test_once_the_table_is_as_it_should_be_the_next_attempt_is_a_first_one() -> 
     assert forget(many, table("PsS"), WELL, NOW) == many
     forgiven = forget(many, table("PSS"), WELL, NOW)
     assert does("PsS", WELL, forgiven) == "attach 1"
-    assert remember(forgiven, Action(Kind.ATTACH, 1, "again"), NOW, gave_up=False).done[1].times == 1
+    assert remember(forgiven, Action(Kind.ATTACH, 1, "again"), NOW).done[1].times == 1
     assert does("PSS", cluster(leading, silent, following), forgiven) == "", "the opposite is still too early"
 
 
@@ -703,12 +731,12 @@ class Simulation:
         members = tuple(_asked_at(member, now - 0.1) for member in cluster(*states))
         self.pgpool.look(members)
         rows = self.pgpool.table()
+        self.memory = see(hear(self.memory, members, now), rows, now)
         actions = decide(rows, members, self.memory, now)
         for action in actions:
             self.done.append((self.seconds, f"{action.kind} {action.node_id}"))
             self.pgpool.take(action, members)
-            gave_up = action.kind is Kind.DETACH and primary_of(rows) != action.node_id
-            self.memory = remember(self.memory, action, now, gave_up=gave_up)
+            self.memory = remember(self.memory, action, now)
         if not actions:
             self.memory = forget(self.memory, rows, members, now)
         return bool(actions)
@@ -765,3 +793,14 @@ def test_a_standby_that_flaps_is_taken_back_less_and_less_often() -> None:
     taken_back = [at for at, what in simulation.done if what == "attach 1"]
     assert {what for _, what in simulation.done} == {"attach 1", "detach 1"}
     assert 1 <= len(taken_back) <= 4, simulation.done
+
+
+def test_a_standby_that_pgpool_drops_at_each_login_is_attached_less_and_less_often() -> None:
+    simulation = Simulation(ModelPgpool("PSS", patient=True))
+    while simulation.seconds < FLAP_SECONDS:
+        attached = max((at for at, _ in simulation.done), default=0.0)
+        if simulation.pgpool.up[1] and simulation.seconds - attached >= 3.0:
+            simulation.pgpool.up[1] = False
+        simulation.step([leading, following, following])
+    assert [at for at, _ in simulation.done[:1]] == [3.25], "the first time at once"
+    assert 4 <= len(simulation.done) <= 9, simulation.done
