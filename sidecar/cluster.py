@@ -63,8 +63,8 @@ class _Watch(Generic[T]):
         if former is not None and former.reach is answer.reach:
             answer = replace(answer, since=former.since)
         if isinstance(answer, Rest):
-            led = bool(answer.lock) if answer.reach is Reach.ANSWERED else isinstance(former, Rest) and former.led
-            answer = replace(answer, led=led)
+            before = former.led if isinstance(former, Rest) else None
+            answer = replace(answer, led=answer.asked if answer.lock else before)
         self.latest = answer
         if answer != former:
             self._wake()

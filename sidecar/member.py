@@ -54,8 +54,8 @@ class Rest:
 
     PostgreSQL need not run, or may still be in recovery, while a new leader is promoted (do_GET, patroni/api.py).
     """
-    led: bool = field(default=False, compare=False)
-    """Whether its latest answer said that it holds the lock."""
+    led: float | None = field(default=None, compare=False)
+    """When it was last asked and said that it holds the lock; None: never. It holds for all later answers."""
     role: str | None = None
     """`primary` (also where Patroni says `master`), `replica`, `standby_leader`, `demoted`, `promoted` …"""
     state: str | None = None

@@ -42,7 +42,10 @@ def truth(members: Sequence[Member], timeline: int, now: float) -> Truth:
         found = _by_timeline(members, timeline, now)
         lasts = _timing(members)[0] + RENEWED_SECONDS
         if any(
-            each.node_id == found.primary and each.rest and _is_dead(each.rest) and now - each.rest.since < lasts
+            each.node_id == found.primary
+            and each.rest
+            and _is_dead(each.rest, members)
+            and now - each.rest.since < lasts
             for each in members
         ):
             return Truth(None, f"{found.reason}; its Patroni does not answer, and its lock may expire")
@@ -96,7 +99,7 @@ def latest_timeline(members: Sequence[Member], before: int, now: float) -> int:
 def expires(member: Member, members: Sequence[Member], now: float) -> bool:
     """Whether a member's lock may expire at any moment, or has just done so, for its Patroni is dead."""
     rest = member.rest
-    if rest is None or not _is_dead(rest) or rest.asked <= rest.since:
+    if rest is None or not _is_dead(rest, members) or rest.asked <= rest.since:
         return False  # after a single question, it may be we who were late
     others = [each.rest for each in members if each is not member and each.rest and answers(each.rest, now)]
     if not others or any(other.paused for other in others):
@@ -111,9 +114,14 @@ def expires(member: Member, members: Sequence[Member], now: float) -> bool:
     return silence >= ttl - loop_wait - FENCE_SECONDS
 
 
-def _is_dead(rest: Rest) -> bool:
-    """Whether it is out of reach, and has led: if we never reached it when it had the lock, that says nothing."""
-    return rest.led and rest.reach in (Reach.REFUSED, Reach.SILENT)
+def _is_dead(rest: Rest, members: Sequence[Member]) -> bool:
+    """Whether the last one that had the lock is out of reach; of one that we never saw have it, that says nothing."""
+    return rest.reach in (Reach.REFUSED, Reach.SILENT) and _led_last(rest, members)
+
+
+def _led_last(rest: Rest, members: Sequence[Member]) -> bool:
+    """Whether it had the lock, and nobody has said so after it, whatever itself has said since: it was just started."""
+    return rest.led is not None and rest.led == max(each.rest.led for each in members if each.rest and each.rest.led)
 
 
 def _heard(rest: Rest) -> float:

@@ -80,6 +80,36 @@ def test_whoever_says_that_it_leads_spares_the_others_the_question(backends: lis
             assert (lost.reach, lost.lock) == (Reach.REFUSED, None)
 
 
+def test_when_a_node_last_had_the_lock_is_kept_whatever_it_says_then(backends: list[Backend]) -> None:
+    with node() as patroni:
+        patroni.answer("/primary", 503, REPLICA)
+        observer = Observer(backends[:1], nobody, [f"http://127.0.0.1:{patroni.port}"], period=0.05)
+
+        def led() -> float | None:
+            said = rest(observer, 0)
+            return said.led if said else None
+
+        def becomes(lock: bool | None) -> bool:  # noqa: FBT001  # one of three
+            said = rest(observer, 0)
+            return said is not None and said.lock is lock
+
+        with watching(observer):
+            wait(observer, lambda: becomes(False))
+            assert led() is None
+            patroni.answer("/primary", 200, PRIMARY)
+            wait(observer, lambda: becomes(True))
+            first = led()
+            assert first is not None
+            wait(observer, lambda: (led() or 0) > first)
+            patroni.answer("/primary", 503, PRIMARY)  # it is started anew
+            wait(observer, lambda: becomes(False))
+            last = led()
+            assert last is not None
+            patroni.says["/primary"] = lambda _: None  # and dies
+            wait(observer, lambda: becomes(None))
+            assert led() == last
+
+
 def test_only_what_is_new_wakes(backends: list[Backend]) -> None:
     with node() as patroni:
         patroni.answer("/primary", 503, REPLICA)

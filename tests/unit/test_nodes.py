@@ -380,13 +380,19 @@ def test_a_lock_that_does_not_expire_is_renewed_by_a_patroni_whose_rest_api_alon
 
 def test_a_patroni_that_was_never_reached_with_the_lock_is_no_reason_to_fence() -> None:
     """Such as one that a NetworkPolicy forgot."""
-    unreached = says(patroni_dead(leading), led=False)
+    unreached = says(patroni_dead(leading), led=None)
     assert does("PSS", cluster(unreached, told_0, told_0)) == ""
+
+
+def test_whoever_had_the_lock_last_is_fenced_and_nobody_before_it() -> None:
+    dead = patroni_dead(leading, DUE)
+    assert does("PSS", cluster(dead, says(told_0, led=NOW - LONG), told_0)) == "detach 0"
+    assert does("PSS", cluster(dead, says(told_0, led=NOW - DUE + MOMENT), told_0)) == ""
 
 
 def test_one_answer_of_patroni_that_is_late_does_not_leave_postgresql_alone_to_be_believed() -> None:
     """Of a node that pgpool has lost, while the others' Patronis have given their last answer some seconds ago."""
-    lost = cluster(says(leading, led=False), following, following)
+    lost = cluster(says(leading, led=None), following, following)
     for seconds, done in ((UNHEARD_SECONDS - MOMENT, ""), (UNHEARD_SECONDS, "attach 0")):
         for reach in (Reach.SILENT, Reach.REFUSED, Reach.UNTOLD):
             unheard = [replace(each, rest=rest(reach, since=seconds)) for each in lost]
