@@ -63,8 +63,7 @@ class _Watch(Generic[T]):
         if former is not None and former.reach is answer.reach:
             answer = replace(answer, since=former.since)
         if isinstance(answer, Rest):
-            before = former.led if isinstance(former, Rest) else None
-            answer = replace(answer, led=answer.asked if answer.lock else before)
+            answer = _continued(answer, former if isinstance(former, Rest) else None)
         self.latest = answer
         if answer != former:
             self._wake()
@@ -143,6 +142,15 @@ class Observer:
 
     def _watches(self) -> Sequence[_Watch[Sql] | _Watch[Rest]]:
         return (*self._sql, *self._rest)
+
+
+def _continued(answer: Rest, former: Rest | None) -> Rest:
+    """With what only the answers before it tell."""
+    led = answer.asked if answer.lock else former and former.led
+    seen, since = answer.dcs_last_seen, answer.asked
+    if former is not None and former.dcs_since is not None and seen in (None, former.dcs_last_seen):
+        seen, since = former.dcs_last_seen, former.dcs_since
+    return replace(answer, led=led, dcs_last_seen=seen, dcs_since=None if seen is None else since)
 
 
 def _unasked(now: float) -> Rest:

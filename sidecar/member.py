@@ -62,7 +62,13 @@ class Rest:
     """`running`, `starting`, `stopping`, `stopped`, `restarting`, `crashed`, `unknown` …"""
     timeline: int | None = None
     dcs_last_seen: int | None = field(default=None, compare=False)
-    """When Patroni last reached etcd or the like, in seconds since 1970 by its clock."""
+    """When Patroni last read etcd or the like, in seconds since 1970 by its clock, as it last told.
+
+    It does so at the beginning of each round of its main loop (get_cluster, patroni/dcs/__init__.py), every loop_wait;
+    beside that only when others ask its REST API for the cluster.
+    """
+    dcs_since: float | None = field(default=None, compare=False)
+    """When `dcs_last_seen` was first what it is now, by our clock: the hosts' clocks may differ. None: never told."""
     failsafe: bool = False
     """It lost etcd, and the leader goes on because it reaches all members."""
     unlocked: bool = False

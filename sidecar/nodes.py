@@ -99,9 +99,10 @@ _STALE_SILENCE = 10.0
 def _fence(table: Sequence[Row], members: Sequence[Member], found: Truth, now: float) -> list[Action]:
     """Whose Patroni is dead may no longer be written to when its lock expires: another one is promoted then."""
     member = next((each for each in members if each.node_id == primary_of(table)), None)
-    if member is None or found.primary is not None or not writes(member.sql, now) or not expires(member, members, now):
+    if member is None or found.primary is not None or not writes(member.sql, now):
         return []
-    return [Action(Kind.DETACH, member.node_id, f"Patroni of {member.name} does not answer, and its lock expires")]
+    why = expires(member, members, now)
+    return [Action(Kind.DETACH, member.node_id, f"Patroni of {member.name} {why}, and its lock expires")] if why else []
 
 
 def _lead(table: Sequence[Row], members: Sequence[Member], memory: Memory, found: Truth, now: float) -> list[Action]:

@@ -15,8 +15,11 @@ UNLOCKED_SECONDS = 2.0
 """Its holder is fenced when the others have no lock any more: but one that cannot reach etcd says the same at once."""
 RENEWED_SECONDS = 3.0
 """A lock that is still there so long after it had to expire is being renewed: the others' answers are that old."""
+LATE_SECONDS = 3.0
+"""A round of Patroni may come so much later than loop_wait: its shortest retry_timeout, so that ttl is longer still."""
 TTL_SECONDS, LOOP_SECONDS = 30.0, 10.0
 """Patroni's defaults, where it does not tell."""
+_AWAY = (Reach.REFUSED, Reach.SILENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +43,11 @@ def truth(members: Sequence[Member], timeline: int, now: float) -> Truth:
         if any(each.rest and now - _heard(each.rest) < UNHEARD_SECONDS for each in members):
             return Truth(None, "no Patroni answers at this moment")
         found = _by_timeline(members, timeline, now)
-        lasts = _timing(members)[0] + RENEWED_SECONDS
-        if any(
-            each.node_id == found.primary
-            and each.rest
-            and _is_dead(each.rest, members)
-            and now - each.rest.since < lasts
-            for each in members
-        ):
-            return Truth(None, f"{found.reason}; its Patroni does not answer, and its lock may expire")
+        rest = next((each.rest for each in members if each.node_id == found.primary), None)
+        if rest and rest.reach in _AWAY and _led_last(rest, members):
+            ttl, _ = _timing(members)
+            if now - rest.since < ttl + RENEWED_SECONDS:
+                return Truth(None, f"{found.reason}; its Patroni does not answer, and its lock may expire")
         return found
     holders = [each for each in members if answers(each.rest, now) and each.rest and each.rest.lock]
     if not holders and all(rest and rest.paused and rest.unlocked for rest in told):
@@ -64,8 +63,8 @@ def truth(members: Sequence[Member], timeline: int, now: float) -> Truth:
         untold = holder.sql is None or holder.sql.reach in (Reach.SILENT, Reach.UNTOLD)
         words = "does not tell us whether it takes writes" if untold else "does not take writes"
         return Truth(None, f"{holder.name} holds Patroni's lock, and {words}")
-    if expires(holder, members, now):
-        return Truth(None, f"{holder.name} holds Patroni's lock, which expires, for its Patroni does not answer")
+    if why := expires(holder, members, now):
+        return Truth(None, f"{holder.name} holds Patroni's lock, which expires, for its Patroni {why}")
     return Truth(holder.node_id, f"{holder.name} holds Patroni's lock and takes writes")
 
 
@@ -96,27 +95,41 @@ def latest_timeline(members: Sequence[Member], before: int, now: float) -> int:
     return max(told if len(told) == len(members) > 0 else (before, *told))
 
 
-def expires(member: Member, members: Sequence[Member], now: float) -> bool:
-    """Whether a member's lock may expire at any moment, or has just done so, for its Patroni is dead."""
-    rest = member.rest
-    if rest is None or not _is_dead(rest, members) or rest.asked <= rest.since:
-        return False  # after a single question, it may be we who were late
+def expires(member: Member, members: Sequence[Member], now: float) -> str:
+    """Why a member's lock may expire at any moment, or has just done so: what its Patroni does; nothing: it may not."""
     others = [each.rest for each in members if each is not member and each.rest and answers(each.rest, now)]
-    if not others or any(other.paused for other in others):
+    rest = member.rest
+    if rest is None or not _led_last(rest, members) or any(other.paused for other in others):
+        return ""  # of one that we never saw have it, nothing is known; and in a pause nobody is promoted
+    if _dies(rest, member.name, others, _timing(members), now):
+        return "does not answer"
+    return "stands still" if _stands_still(rest, others, _timing(members), now) else ""
+
+
+def _dies(rest: Rest, name: str, others: Sequence[Rest], timing: tuple[float, float], now: float) -> bool:
+    if rest.reach not in _AWAY or rest.asked <= rest.since:
+        return False  # after a single question, it may be we who were late
+    if not others:
         return False  # there is nobody to be promoted
-    ttl, loop_wait = _timing(members)
+    ttl, loop_wait = timing
     silence = now - rest.since
     if all(other.unlocked and not other.failsafe for other in others):
         return silence >= UNLOCKED_SECONDS
-    if silence >= ttl + RENEWED_SECONDS and {other.leader for other in others if other.leader} == {member.name}:
+    if silence >= ttl + RENEWED_SECONDS and {other.leader for other in others if other.leader} == {name}:
         return False  # somebody has renewed it: its Patroni lives, and only its REST API is out of reach
     # The lock was renewed for the last time up to one loop before its keeper died.
     return silence >= ttl - loop_wait - FENCE_SECONDS
 
 
-def _is_dead(rest: Rest, members: Sequence[Member]) -> bool:
-    """Whether the last one that had the lock is out of reach; of one that we never saw have it, that says nothing."""
-    return rest.reach in (Reach.REFUSED, Reach.SILENT) and _led_last(rest, members)
+def _stands_still(rest: Rest, others: Sequence[Rest], timing: tuple[float, float], now: float) -> bool:
+    """Whether the main loop hangs behind a REST API that answers: Patroni reads etcd in vain, or not at all."""
+    if not answers(rest, now) or rest.paused or rest.failsafe or rest.dcs_since is None:
+        return False
+    ttl, loop_wait = timing
+    # As another one has read etcd a whole round later, it is not etcd that is away, for then nobody is promoted.
+    missed = any(other.dcs_since and other.dcs_since > rest.dcs_since + loop_wait + FENCE_SECONDS for other in others)
+    # It hangs after the reading, as a rule, and before it renews the lock.
+    return missed and now - rest.dcs_since >= max(ttl - loop_wait - FENCE_SECONDS, loop_wait + LATE_SECONDS)
 
 
 def _led_last(rest: Rest, members: Sequence[Member]) -> bool:

@@ -110,6 +110,32 @@ def test_when_a_node_last_had_the_lock_is_kept_whatever_it_says_then(backends: l
             assert led() == last
 
 
+def test_since_when_patroni_has_not_read_etcd_is_told_by_our_clock(backends: list[Backend]) -> None:
+    with node() as patroni:
+        patroni.answer("/primary", 503, REPLICA)
+        observer = Observer(backends[:1], nobody, [f"http://127.0.0.1:{patroni.port}"], period=0.05)
+
+        def asked_again() -> Rest:
+            count = len(patroni.asked)
+            wait_until(lambda: len(patroni.asked) > count + 3, timeout=5, failure=lambda: str(patroni.asked))
+            said = rest(observer, 0)
+            assert said is not None
+            return said
+
+        with watching(observer):
+            wait(observer, lambda: (said := rest(observer, 0)) and said.dcs_since)
+            first = asked_again()
+            assert (asked_again().dcs_since, first.dcs_last_seen) == (first.dcs_since, REPLICA["dcs_last_seen"])
+            patroni.says["/primary"] = lambda _: None
+            lost = asked_again()
+            assert (lost.reach, lost.dcs_since) == (Reach.REFUSED, first.dcs_since)
+            patroni.answer("/primary", 503, REPLICA)
+            assert asked_again().dcs_since == first.dcs_since
+            patroni.answer("/primary", 503, REPLICA | {"dcs_last_seen": REPLICA["dcs_last_seen"] + 1})
+            again = asked_again()
+            assert (again.dcs_since or 0) > (first.dcs_since or 0)
+
+
 def test_only_what_is_new_wakes(backends: list[Backend]) -> None:
     with node() as patroni:
         patroni.answer("/primary", 503, REPLICA)

@@ -24,6 +24,7 @@ from sidecar.table import Row, primary_of
 from sidecar.truth import (
     FENCE_SECONDS,
     FRESH_SECONDS,
+    LATE_SECONDS,
     LOOP_SECONDS,
     RENEWED_SECONDS,
     TTL_SECONDS,
@@ -483,6 +484,60 @@ def test_an_answer_without_the_lock_is_no_reason_to_fence() -> None:
     """Such as that of a Patroni that has just been started: it takes up the lock again in a moment."""
     assert does("PSS", cluster(false, told_0, told_0)) == ""
     assert fenced_after(LONG, told_0, told_0, reach=Reach.UNTOLD) == ""
+
+
+# --- a Patroni whose REST API alone lives ---------------------------------------------------------------------------
+
+
+def hung(seconds: float, **said: object) -> State:
+    """It has read etcd for the last time so long ago."""
+    return says(says(leading, led=NOW, dcs_since=NOW - seconds), **said)
+
+
+def beside(seconds: float, **said: object) -> State:
+    """A replica whose Patroni has read etcd so long ago."""
+    return says(following, dcs_since=NOW - seconds, **said)
+
+
+def test_a_primary_whose_patroni_stands_still_is_fenced_before_its_lock_expires() -> None:
+    assert does("PSS", cluster(hung(DUE - MOMENT), beside(1), beside(2))) == ""
+    fenced = cluster(hung(DUE), beside(1), beside(2))
+    assert does("PSS", fenced) == "detach 0"
+    assert does("pSS", fenced) == ""
+    assert reasons("PSS", fenced) == ["Patroni of node-0 stands still, and its lock expires"]
+    by_its_own_clock = cluster(hung(LONG, lock=False), beside(1, leader="node-0"), beside(2, leader="node-0"))
+    assert does("PSS", by_its_own_clock) == "detach 0", "the lock has expired, and it says so"
+    assert does("pSS", by_its_own_clock) == ""
+
+
+@pytest.mark.parametrize(
+    ("standing", "other"),
+    [
+        (hung(DUE), beside(DUE - LOOP_SECONDS - FENCE_SECONDS)),  # etcd is away, for all of them
+        (hung(LONG), beside(LONG)),
+        (hung(LONG), following),
+        (hung(LONG), gone),
+        (hung(LONG), seen(beside(1), LONG)),
+        (hung(LONG, failsafe=True), beside(1)),
+        (hung(LONG, paused=True), beside(1, paused=True)),
+        (hung(LONG), beside(1, paused=True)),
+        (says(hung(LONG), dcs_since=None), beside(1)),
+        (hung(LONG, led=None), beside(1)),
+        (says(leading, led=NOW), beside(1)),
+    ],
+)
+def test_a_patroni_that_stands_still_is_no_reason_to_fence_when_nobody_can_be_promoted(
+    standing: State, other: State
+) -> None:
+    assert does("PSS", cluster(standing, other, other)) == ""
+
+
+def test_a_round_that_is_late_is_no_standstill_however_short_the_ttl_is() -> None:
+    """The longest loop_wait that Patroni allows with this ttl."""
+    timing = {"ttl": 20.0, "loop_wait": 14.0}
+    late = 14 + LATE_SECONDS
+    assert does("PSS", cluster(hung(late - MOMENT, **timing), beside(1, **timing), following)) == ""
+    assert does("PSS", cluster(hung(late, **timing), beside(1, **timing), following)) == "detach 0"
 
 
 # --- standbys that come back ----------------------------------------------------------------------------------------
