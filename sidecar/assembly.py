@@ -167,4 +167,6 @@ class Sidecar:
         return through_pgpool(run_dir, read_inputs(run_dir).port, role, password, self._servers.databases(role))
 
     def _status(self) -> Mapping[str, object]:
-        return self.rotation.status.document()
+        """What status.json has, and what the node loop sees."""
+        document = self.rotation.status.document()
+        return {**document, "nodes": self.keeper.view.document(time.monotonic())} if self._looks else document

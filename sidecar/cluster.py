@@ -9,7 +9,7 @@ from ssl import SSLContext
 from typing import Generic, Protocol, TypeVar
 
 from entrypoint.backends import Backend
-from sidecar.member import Member, Reach, Rest, Sql
+from sidecar.member import NOT_ASKED, Member, Reach, Rest, Sql
 from sidecar.patroni import Patroni
 from sidecar.standing import Credentials, Standing
 
@@ -155,4 +155,4 @@ def _continued(answer: Rest, former: Rest | None) -> Rest:
 
 def _unasked(now: float) -> Rest:
     """Of a Patroni that is going to be asked."""
-    return Rest(asked=now, reach=Reach.UNTOLD, since=now, reason="not asked yet")
+    return Rest(asked=now, reach=Reach.UNTOLD, since=now, reason=NOT_ASKED)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sidecar.events import Events
-from sidecar.member import Member
+from sidecar.member import NOT_ASKED, Member, Reach, Rest, Sql
 from sidecar.memory import NOTHING_DONE, Action, Kind, Memory, hear, remember, see
 from sidecar.nodes import decide, forget
 from sidecar.pcp import PcpError
@@ -58,6 +58,26 @@ class View:
     """Since when pgpool's primary is not the cluster's, or there is none; None: both are the same."""
     problem: str = ""
     """Why the table could not be read this time."""
+
+    def document(self, now: float) -> dict[str, object]:
+        """As JSON has it, in our own words; `now` is of the clock of `seen_at`."""
+        rows = {row.node_id: {"status": row.status, "role": row.role} for row in self.table}
+        return {
+            "primary": self.truth.primary,
+            "reason": self.truth.reason,
+            "problem": self.problem,
+            "read_seconds_ago": None if self.seen_at is None else round(now - self.seen_at, 1),
+            "nodes": [
+                {
+                    "node_id": each.node_id,
+                    "name": each.name,
+                    "pgpool": rows.get(each.node_id),
+                    "postgresql": each.sql and {"reach": each.sql.reach.value, "reason": each.sql.reason},
+                    "patroni": each.rest and {"reach": each.rest.reach.value, "reason": each.rest.reason},
+                }
+                for each in self.members
+            ],
+        }
 
 
 class Keeper:
@@ -165,7 +185,21 @@ class Keeper:
     def _hear(self, now: float) -> tuple[Member, ...]:
         members = self._watched.members()
         self._memory = hear(self._memory, members, now)
+        former = {each.node_id: each for each in self.view.members}
+        for each in members:
+            before = former.get(each.node_id)
+            self._tell_answer(each, "postgresql", before and before.sql, each.sql)
+            self._tell_answer(each, "patroni", before and before.rest, each.rest)
         return members
+
+    def _tell_answer(self, member: Member, asked: str, former: Sql | Rest | None, answer: Sql | Rest | None) -> None:
+        """Why a node is not known, when that changes; at first, that it answers is no news."""
+        if answer is None or answer.reason == NOT_ASKED:
+            return
+        before = (former.reach, former.reason) if former and former.reason != NOT_ASKED else (Reach.ANSWERED, "")
+        if before != (answer.reach, answer.reason):
+            fields = {"node": str(member.node_id), "asked": asked, "reach": answer.reach.value}
+            self._events.info("nodes.answer", **fields, reason=answer.reason or None)
 
     def _act(self, action: Action) -> None:
         fields = {"node": str(action.node_id), "reason": action.reason}

@@ -6,6 +6,9 @@ Two answers are equal when they say the same, whenever they were asked for.
 from dataclasses import dataclass, field
 from enum import Enum
 
+NOT_ASKED = "not asked yet"
+"""The reason of an answer that nobody has been asked for."""
+
 
 class Reach(Enum):
     """How far a question came. Only the first says something about roles."""

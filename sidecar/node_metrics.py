@@ -75,14 +75,22 @@ class NodeMetrics(Collector):
         answers = GaugeMetricFamily(
             _PREFIX + "answers", "Whether PostgreSQL of the node answers the sidecar.", labels=["node_id", "name"]
         )
+        patroni = GaugeMetricFamily(
+            _PREFIX + "patroni_answers",
+            "Whether Patroni of the node answers the sidecar; nothing where it is not asked.",
+            labels=["node_id", "name"],
+        )
         names = {member.node_id: member.name for member in view.members}
         for row in view.table:
             up.add_metric([str(row.node_id), names.get(row.node_id, "")], is_up(row))
         for member in view.members:
             there = member.sql is not None and member.sql.reach is Reach.ANSWERED
             answers.add_metric([str(member.node_id), member.name], there)
+            if member.rest is not None:
+                patroni.add_metric([str(member.node_id), member.name], member.rest.reach is Reach.ANSWERED)
         yield up
         yield answers
+        yield patroni
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

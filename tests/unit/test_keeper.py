@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.events import Events
 from sidecar.keeper import RESTING_SECONDS, SPARING_SECONDS, Keeper, View
-from sidecar.member import Member
+from sidecar.member import NOT_ASKED, Member, Reach
 from sidecar.nodes import STEADY_SECONDS
 from sidecar.pcp import PcpError
 from sidecar.table import Row
@@ -25,8 +25,10 @@ from support.members import (
     leading,
     patroni_dead,
     says,
+    shows,
     silent,
     table,
+    without_patroni,
 )
 
 AWAY = PcpError("pcp_attach_node", "no answer in time", away=True)
@@ -231,13 +233,54 @@ def test_changes_are_told_when_they_are_seen() -> None:
     site.states = (gone, following, following)
     site.table = "pSS"
     site.steps(3)
-    lost, down = site.told()
+    unanswered, silent_patroni, lost, down = site.told()
+    assert [(each["event"], each["node"], each["asked"], each["reach"]) for each in (unanswered, silent_patroni)] == [
+        ("nodes.answer", "0", "postgresql", "refused"),
+        ("nodes.answer", "0", "patroni", "refused"),
+    ]
     assert (lost["event"], lost.get("node"), lost["reason"]) == (
         "nodes.primary",
         None,
         "no members hold Patroni's lock",
     )
     assert (down["node"], down["status"], down["role"]) == ("0", "down", "primary")
+
+
+def test_why_a_node_is_not_known_is_told_when_it_changes_also_while_pcp_is_away() -> None:
+    def answers() -> list[tuple[object, ...]]:
+        return [(line["asked"], line["node"], line["reach"], line.get("reason")) for line in site.told("answer")]
+
+    site = Site(states=(leading, says(following, reach=Reach.UNTOLD, reason=NOT_ASKED), following))
+    site.steps(2)
+    assert answers() == []
+    expired = "its certificate is not trusted"
+    site.states = (leading, says(following, reach=Reach.UNTOLD, reason=expired), following)
+    site.steps(2)
+    assert answers() == [("patroni", "1", "untold", expired)]
+    site.table = AWAY
+    site.states = (leading, following, shows(following, reach=Reach.UNTOLD, reason="password"))
+    site.steps(3)
+    assert answers()[1:] == [("patroni", "1", "answered", None), ("postgresql", "2", "untold", "password")]
+
+
+def test_a_view_can_be_shown() -> None:
+    site = Site(states=(leading, says(following, reach=Reach.UNTOLD, reason="no TLS"), without_patroni(following)))
+    shown = site.steps(1).document(NOW + 2)
+    assert json.loads(json.dumps(shown)) == shown
+    assert [shown[name] for name in ("primary", "problem", "read_seconds_ago")] == [0, "", 2.0]
+    nodes = shown["nodes"]
+    assert isinstance(nodes, list)
+    assert nodes[1] == {
+        "node_id": 1,
+        "name": "node-1",
+        "pgpool": {"status": "up", "role": "standby"},
+        "postgresql": {"reach": "answered", "reason": ""},
+        "patroni": {"reach": "untold", "reason": "no TLS"},
+    }
+    assert nodes[2]["patroni"] is None
+    site.table = AWAY
+    assert site.steps(1).document(NOW)["problem"] == str(AWAY)
+    assert View().document(NOW)["read_seconds_ago"] is None
 
 
 def test_disagreement_lasts_from_when_it_was_first_seen_until_both_agree() -> None:

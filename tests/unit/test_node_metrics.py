@@ -8,7 +8,18 @@ from sidecar.keeper import View
 from sidecar.memory import Kind
 from sidecar.node_metrics import RESULTS, NodeMetrics
 from sidecar.truth import Truth
-from support.members import barred, cluster, following, gone, leading, silent, table, unknown
+from support.members import (
+    barred,
+    cluster,
+    following,
+    gone,
+    leading,
+    patroni_dead,
+    silent,
+    table,
+    unknown,
+    without_patroni,
+)
 
 NOW = 50.0
 WELL = View(
@@ -65,6 +76,7 @@ def test_then_every_series_is_there(site: Site) -> None:
         "pgpool_nodes_disagreement_seconds",
         "pgpool_nodes_up",
         "pgpool_nodes_answers",
+        "pgpool_nodes_patroni_answers",
     }
 
 
@@ -94,6 +106,13 @@ def test_what_pgpool_uses_and_who_answers_are_two_things(site: Site) -> None:
     assert (site.values("up"), site.values("answers")) == ([1, 1, 0], [0, 0, 0])
     site.metrics.note(View(table=table("usq"), members=cluster(leading, gone, following), seen_at=NOW))
     assert (site.values("up"), site.values("answers")) == ([0, 0, 0], [1, 0, 1])
+
+
+def test_whether_patroni_answers_is_told_where_it_is_asked(site: Site) -> None:
+    members = cluster(leading, patroni_dead(following), without_patroni(following))
+    site.metrics.note(View(table=table("PSS"), members=members, seen_at=NOW))
+    assert site.values("patroni_answers") == [1, 0, None]
+    assert site.values("answers") == [1, 1, 1]
 
 
 def test_a_node_that_only_pgpool_knows_has_no_name(site: Site) -> None:
