@@ -27,6 +27,8 @@ class NodeMetrics(Collector):
         self._begun = clock()
         self._view = View()
         self._primary: int | None = None
+        self._led = False
+        """Whether pgpool had a primary at some time."""
         self._actions = Counter(
             _PREFIX + "actions_total",
             "What was done about pgpool's nodes: taken by pgpool, refused, or PCP was away.",
@@ -34,7 +36,9 @@ class NodeMetrics(Collector):
             registry=registry,
         )
         self._failovers = Counter(
-            _PREFIX + "failovers_total", "Changes of pgpool's primary that were seen.", registry=registry
+            _PREFIX + "failovers_total",
+            "New primaries of pgpool that were seen, the former one after there was none among them.",
+            registry=registry,
         )
         for kind in Kind:
             for result in RESULTS:
@@ -45,9 +49,10 @@ class NodeMetrics(Collector):
         """Take the latest view."""
         primary = primary_of(view.table)
         if primary is not None and primary != self._primary:
-            if self._primary is not None:
+            if self._led:
                 self._failovers.inc()
-            self._primary = primary
+            self._led = True
+        self._primary = primary
         self._view = view
 
     def count(self, kind: str, result: str) -> None:
