@@ -132,7 +132,11 @@ class Observer:
         nodes = zip_longest(self._backends, self._sql, self._rest)
         return tuple(
             Member(
-                node_id=node, name=backend.name, sql=sql.latest, rest=(rest.latest or self._unasked) if rest else None
+                node_id=node,
+                name=backend.name,
+                sql=sql.latest,
+                rest=(rest.latest or self._unasked) if rest else None,
+                is_always_primary="ALWAYS_PRIMARY" in backend.flags,
             )
             for node, (backend, sql, rest) in enumerate(nodes)
         )

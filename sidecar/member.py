@@ -103,3 +103,5 @@ class Member:
     """None: nothing is known yet."""
     rest: Rest | None
     """None: nothing is known yet, or nobody is asked."""
+    is_always_primary: bool = False
+    """Whether pgpool takes it for the primary whatever it is: ALWAYS_PRIMARY."""

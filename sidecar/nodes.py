@@ -118,8 +118,8 @@ def _lead(table: Sequence[Row], members: Sequence[Member], memory: Memory, found
         return [Action(Kind.ATTACH, row.node_id, f"{found.reason}, and is down in pgpool")]
     if not is_up(row) or (stale := primary_of(table)) == row.node_id:
         return []
-    if _is_looking(table):
-        return []  # and will find it
+    if _is_looking(table) or any(each.is_always_primary for each in members):
+        return []  # and will find it; or it would look in vain, every time
     former = next((each for each in members if each.node_id == stale), None)
     if former is not None and writes(former.sql, now):
         # pgpool would take the one with the higher number (find_primary_node, src/main/pgpool_main.c).

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,11 @@ def test_before_it_starts_nothing_is_known_and_stopping_is_no_error(backends: li
         (1, "postgres-2", None, None),
     ]
     observer.stop()
+
+
+def test_who_is_primary_for_pgpool_whatever_it_is_is_known(backends: list[Backend]) -> None:
+    backends[1] = replace(backends[1], flags=("DISALLOW_TO_FAILOVER", "ALWAYS_PRIMARY"))
+    assert [each.is_always_primary for each in Observer(backends, nobody, None).members()] == [False, True]
 
 
 def test_whoever_says_that_it_leads_spares_the_others_the_question(backends: list[Backend]) -> None:

@@ -285,6 +285,12 @@ def test_pgpool_is_to_have_the_true_primary(letters: str, states: tuple[State, .
     assert does(letters, cluster(*states)) == done
 
 
+def test_a_pgpool_whose_primary_is_fixed_is_not_sent_to_look_for_another() -> None:
+    fixed = [replace(each, is_always_primary=each.node_id == 0) for each in cluster(following, leading, following)]
+    assert does("PSS", fixed) == ""
+    assert does("PsS", fixed) == "attach 1"
+
+
 def test_the_reasons_say_what_is_wrong() -> None:
     well = "node-1 holds Patroni's lock and takes writes"
     members = cluster(following, leading, following)
