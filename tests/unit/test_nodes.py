@@ -1,11 +1,13 @@
 """What is done about pgpool's node table, and above all what is not: every rule, then every combination."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
 import pytest
 
+from entrypoint.defaults import FAILOVER
 from sidecar.member import Member, Reach
 from sidecar.memory import FLAP_SECONDS, NOTHING_DONE, SETTLING_SECONDS, Action, Done, Kind, Memory, hear, remember, see
 from sidecar.nodes import (
@@ -743,13 +745,16 @@ class ModelPgpool:
     """What pgpool makes of the actions (failover(), find_primary_node(): src/main/pgpool_main.c).
 
     patient: it looks for a primary for as long as there is none, not only once.
+    failback: seconds from one attach of its own accord to the next (establish_persistent_connection, health_check.c).
     """
 
-    def __init__(self, letters: str, *, patient: bool) -> None:
+    def __init__(self, letters: str, *, patient: bool, failback: float = math.inf) -> None:
         self.up = [letter in "PS" for letter in letters]
         self.primary = next((node for node, letter in enumerate(letters) if letter in "Pp"), None)
         self.patient = patient
         self.looking = "p" in letters
+        self.failback = failback
+        self.next_failback = [0.0 if failback < math.inf else math.inf] * 3
 
     def table(self) -> tuple[Row, ...]:
         letters = zip(range(3), self.up, strict=True)
@@ -761,6 +766,13 @@ class ModelPgpool:
         if action.kind is not Kind.DETACH or self.primary in (None, action.node_id):
             self.looking = True
         self.look(members)
+
+    def check(self, members: Sequence[Member], seconds: float) -> None:
+        """Every five seconds, each node by itself: standbys that are down and stream are attached."""
+        for node, member in enumerate(members):
+            streams = member.sql is not None and member.sql.receiving
+            if seconds % 5 == 0 and streams and not self.up[node] and seconds > self.next_failback[node]:
+                self.up[node], self.next_failback[node] = True, seconds + self.failback
 
     def look(self, members: Sequence[Member]) -> None:
         """Of those that take writes it takes the last; unless none is a standby, then the first."""
@@ -780,6 +792,7 @@ class ModelPgpool:
 
 
 STEP = 0.25
+DEFAULTS = {each.name: each.value for each in FAILOVER.defaults}
 
 
 class Simulation:
@@ -862,12 +875,20 @@ def test_a_standby_that_flaps_is_taken_back_less_and_less_often() -> None:
     assert 1 <= len(taken_back) <= 4, simulation.done
 
 
-def test_a_standby_that_pgpool_drops_at_each_login_is_attached_less_and_less_often() -> None:
-    simulation = Simulation(ModelPgpool("PSS", patient=True))
+@pytest.mark.parametrize(
+    "failback", [math.inf, float(DEFAULTS["auto_failback_interval"])], ids=["alone", "beside pgpool"]
+)
+def test_a_standby_that_pgpool_drops_at_each_login_is_attached_less_and_less_often(failback: float) -> None:
+    pgpool = ModelPgpool("PSS", patient=True, failback=failback)
+    simulation = Simulation(pgpool)
+    attached: list[float] = [0.0]
     while simulation.seconds < FLAP_SECONDS:
-        attached = max((at for at, _ in simulation.done), default=0.0)
-        if simulation.pgpool.up[1] and simulation.seconds - attached >= 3.0:
-            simulation.pgpool.up[1] = False
+        if pgpool.up[1] and simulation.seconds - attached[-1] >= 3.0:
+            pgpool.up[1] = False
+        was_up = pgpool.up[1]
         simulation.step([leading, following, following])
-    assert [at for at, _ in simulation.done[:1]] == [3.25], "the first time at once"
-    assert 4 <= len(simulation.done) <= 9, simulation.done
+        pgpool.check(cluster(leading, following, following), simulation.seconds)
+        if pgpool.up[1] and not was_up:
+            attached.append(simulation.seconds)
+    assert attached[1] == 3.25, "the first time at once"
+    assert 5 <= len(attached) <= 12, attached
