@@ -80,7 +80,7 @@ FAILOVER = DefaultSection(
         Default(
             "auto_failback",
             "on",
-            "a standby that streams again is attached again, also when the sidecar is away: the first time within seconds",
+            "a standby that streams again is attached again, the first time within seconds, without the sidecar, too",
         ),
         Default(
             "auto_failback_interval",

@@ -150,7 +150,7 @@ class Observer:
 
 def _continued(answer: Rest, former: Rest | None) -> Rest:
     """With what only the answers before it tell."""
-    led = answer.asked if answer.lock else former and former.led
+    led = answer.asked if answer.lock else former.led if former else None
     seen, since = answer.dcs_last_seen, answer.asked
     if former is not None and former.dcs_since is not None and seen in (None, former.dcs_last_seen):
         seen, since = former.dcs_last_seen, former.dcs_since

@@ -44,9 +44,9 @@ def truth(members: Sequence[Member], timeline: int, now: float) -> Truth:
             return Truth(None, "no Patroni answers at this moment")
         found = _by_timeline(members, timeline, now)
         rest = next((each.rest for each in members if each.node_id == found.primary), None)
-        if rest and rest.reach in _AWAY and _led_last(rest, members):
+        if rest and rest.led is not None and rest.reach in _AWAY and _led_last(rest, members):
             ttl, _ = _timing(members)
-            if now - rest.since < ttl + RENEWED_SECONDS:
+            if now - rest.led < ttl + RENEWED_SECONDS:
                 return Truth(None, f"{found.reason}; its Patroni does not answer, and its lock may expire")
         return found
     holders = [each for each in members if answers(each.rest, now) and each.rest and each.rest.lock]
@@ -107,14 +107,14 @@ def expires(member: Member, members: Sequence[Member], now: float) -> str:
 
 
 def _dies(rest: Rest, name: str, others: Sequence[Rest], timing: tuple[float, float], now: float) -> bool:
-    if rest.reach not in _AWAY or rest.asked <= rest.since:
+    if rest.led is None or rest.reach not in _AWAY or rest.asked <= rest.since:
         return False  # after a single question, it may be we who were late
     if not others:
         return False  # there is nobody to be promoted
-    ttl, loop_wait = timing
-    silence = now - rest.since
     if all(other.unlocked and not other.failsafe for other in others):
-        return silence >= UNLOCKED_SECONDS
+        return now - rest.since >= UNLOCKED_SECONDS
+    ttl, loop_wait = timing
+    silence = now - rest.led  # not since it is out of reach: it may have been started anew meanwhile, in vain
     if silence >= ttl + RENEWED_SECONDS and {other.leader for other in others if other.leader} == {name}:
         return False  # somebody has renewed it: its Patroni lives, and only its REST API is out of reach
     # The lock was renewed for the last time up to one loop before its keeper died.
@@ -127,14 +127,17 @@ def _stands_still(rest: Rest, others: Sequence[Rest], timing: tuple[float, float
         return False
     ttl, loop_wait = timing
     # As another one has read etcd a whole round later, it is not etcd that is away, for then nobody is promoted.
-    missed = any(other.dcs_since and other.dcs_since > rest.dcs_since + loop_wait + FENCE_SECONDS for other in others)
+    next_one = rest.dcs_since + loop_wait + FENCE_SECONDS
+    missed = any(other.dcs_since is not None and other.dcs_since > next_one for other in others)
     # It hangs after the reading, as a rule, and before it renews the lock.
     return missed and now - rest.dcs_since >= max(ttl - loop_wait - FENCE_SECONDS, loop_wait + LATE_SECONDS)
 
 
 def _led_last(rest: Rest, members: Sequence[Member]) -> bool:
     """Whether it had the lock, and nobody has said so after it, whatever itself has said since: it was just started."""
-    return rest.led is not None and rest.led == max(each.rest.led for each in members if each.rest and each.rest.led)
+    return rest.led is not None and rest.led == max(
+        each.rest.led for each in members if each.rest and each.rest.led is not None
+    )
 
 
 def _heard(rest: Rest) -> float:

@@ -393,6 +393,16 @@ def test_a_patroni_that_was_never_reached_with_the_lock_is_no_reason_to_fence() 
     assert does("PSS", cluster(unreached, told_0, told_0)) == ""
 
 
+def test_a_patroni_that_was_started_in_vain_has_not_renewed_its_lock() -> None:
+    again = patroni_dead(leading, 5)  # it answered once, without the lock, and is gone again
+    assert does("PSS", cluster(says(again, led=NOW - DUE + MOMENT), told_0, told_0)) == ""
+    assert does("PSS", cluster(says(again, led=NOW - DUE), told_0, told_0)) == "detach 0"
+    unheard = patroni_dead(following, LONG)
+    lasts = TTL_SECONDS + RENEWED_SECONDS
+    assert does("sSS", cluster(says(patroni_dead(leading, 6), led=NOW - lasts + MOMENT), unheard, unheard)) == ""
+    assert does("sSS", cluster(says(patroni_dead(leading, 6), led=NOW - lasts), unheard, unheard)) == "attach 0"
+
+
 def test_whoever_had_the_lock_last_is_fenced_and_nobody_before_it() -> None:
     dead = patroni_dead(leading, DUE)
     assert does("PSS", cluster(dead, says(told_0, led=NOW - LONG), told_0)) == "detach 0"
