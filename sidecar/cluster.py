@@ -62,8 +62,7 @@ class _Watch(Generic[T]):
         former = self.latest
         if former is not None and former.reach is answer.reach:
             answer = replace(answer, since=former.since)
-        if isinstance(answer, Rest):
-            answer = _continued(answer, former if isinstance(former, Rest) else None)
+        answer = _continued(answer, former)
         self.latest = answer
         if answer != former:
             self._wake()
@@ -148,12 +147,15 @@ class Observer:
         return (*self._sql, *self._rest)
 
 
-def _continued(answer: Rest, former: Rest | None) -> Rest:
-    """With what only the answers before it tell."""
-    led = answer.asked if answer.lock else former.led if former else None
+def _continued(answer: T, former: T | None) -> T:
+    """With what only the answers before it tell, of Patroni."""
+    if not isinstance(answer, Rest):
+        return answer
+    before = former if isinstance(former, Rest) else None
+    led = answer.asked if answer.lock else before.led if before else None
     seen, since = answer.dcs_last_seen, answer.asked
-    if former is not None and former.dcs_since is not None and seen in (None, former.dcs_last_seen):
-        seen, since = former.dcs_last_seen, former.dcs_since
+    if before is not None and before.dcs_since is not None and seen in (None, before.dcs_last_seen):
+        seen, since = before.dcs_last_seen, before.dcs_since
     return replace(answer, led=led, dcs_last_seen=seen, dcs_since=None if seen is None else since)
 
 

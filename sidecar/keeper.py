@@ -188,8 +188,8 @@ class Keeper:
         former = {each.node_id: each for each in self.view.members}
         for each in members:
             before = former.get(each.node_id)
-            self._tell_answer(each, "postgresql", before and before.sql, each.sql)
-            self._tell_answer(each, "patroni", before and before.rest, each.rest)
+            self._tell_answer(each, "postgresql", before.sql if before else None, each.sql)
+            self._tell_answer(each, "patroni", before.rest if before else None, each.rest)
         return members
 
     def _tell_answer(self, member: Member, asked: str, former: Sql | Rest | None, answer: Sql | Rest | None) -> None:
