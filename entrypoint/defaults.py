@@ -77,8 +77,16 @@ FAILOVER = DefaultSection(
             "s; longer than Patroni needs when a node is lost (ttl 30 s). After it, pgpool looks again only at events "
             "such as the sidecar's attach, which an unpatched pgpool makes wait until then",
         ),
-        Default("auto_failback", "on", "a standby that streams again is attached again"),
-        Default("auto_failback_interval", "5", "s; pgpool's 60 leave a node out for a minute"),
+        Default(
+            "auto_failback",
+            "on",
+            "a standby that streams again is attached again, the first time within seconds, without the sidecar, too",
+        ),
+        Default(
+            "auto_failback_interval",
+            "60",
+            "s from one such attach of a node to the next: no less than the sidecar has one that flaps stay out",
+        ),
     ),
 )
 ADMINISTRATION = DefaultSection(

@@ -14,6 +14,7 @@ from entrypoint.backends import Backend
 from entrypoint.errors import ProgramMissingError
 from entrypoint.inputs import read_inputs
 from entrypoint.model import CURRENT
+from entrypoint.probe import Verdict
 from entrypoint.program import find_program
 from entrypoint.secret import Secret
 from sidecar.access import Access
@@ -24,13 +25,14 @@ from sidecar.health import pgpool_live, pgpool_ready
 from sidecar.keeper import RESTING_SECONDS, SPARING_SECONDS, Keeper
 from sidecar.libpq import Rows
 from sidecar.login import Attempt, QueryError, Servers, check_libpq, rows_through_pgpool, through_pgpool
-from sidecar.loops import Loops, Pulse
+from sidecar.loops import Loops
 from sidecar.metrics import Metrics
 from sidecar.node_metrics import NodeMetrics
 from sidecar.nodeloop import Cluster, NodeLoop
 from sidecar.options import Options
 from sidecar.pcp import Pcp
 from sidecar.pool import Pool
+from sidecar.pulse import Pulse
 from sidecar.rotation import Rotation
 from sidecar.snapshot import COMMAND_SECONDS
 from sidecar.standing import Credentials
@@ -64,7 +66,7 @@ class Sidecar:
         self._access = Access(options.run_dir, env)
         self._asked: tuple[tuple[Backend, ...], str] = ((), options.database)
         self._servers = Servers(*self._asked)
-        pulse = Pulse()
+        pulse = Pulse("rotation")
 
         def pause(seconds: float) -> None:
             # Waiting for PCP may take a minute in all: whoever waits lives.
@@ -101,13 +103,14 @@ class Sidecar:
             acts=options.nodes == "keep",
             good_for=RESTING_SECONDS if SILENT_STATISTICS in program.patches else SPARING_SECONDS,
         )
+        self._node_loop = NodeLoop(self.keeper, self._cluster, Pulse("node"), self.loops.stop, self.events)
         self._metrics.registry.register(Exporter(self._pcp(COMMAND_SECONDS), self.ask))
 
     def start(self) -> None:
         """Start the loops. They are no obstacle to the end of the process."""
         self.loops.start()
         if self._looks:
-            NodeLoop(self.keeper, self._cluster, self.loops.stop, self.events).thread.start()
+            self._node_loop.thread.start()
 
     def end(self) -> None:
         """Stop the loops."""
@@ -125,7 +128,7 @@ class Sidecar:
         """The HTTP server; it has the port when this returns. Raises OSError."""
         run_dir, env = self._options.run_dir, self._env
         sources = Sources(
-            live=self.loops.live,
+            live=self._live,
             ready=self.loops.ready,
             pgpool_live=lambda: pgpool_live(run_dir, self._access, env),
             pgpool_ready=lambda: pgpool_ready(run_dir, self._access, env),
@@ -166,5 +169,12 @@ class Sidecar:
         run_dir = self._options.run_dir
         return through_pgpool(run_dir, read_inputs(run_dir).port, role, password, self._servers.databases(role))
 
+    def _live(self) -> Verdict:
+        """Whether all loops that run beat."""
+        rotation = self.loops.live()
+        return self._node_loop.live() if rotation.good and self._looks else rotation
+
     def _status(self) -> Mapping[str, object]:
-        return self.rotation.status.document()
+        """What status.json has, and what the node loop sees."""
+        document = self.rotation.status.document()
+        return {**document, "nodes": self.keeper.view.document(time.monotonic())} if self._looks else document

@@ -9,7 +9,7 @@ from ssl import SSLContext
 from typing import Generic, Protocol, TypeVar
 
 from entrypoint.backends import Backend
-from sidecar.member import Member, Reach, Rest, Sql
+from sidecar.member import NOT_ASKED, Member, Reach, Rest, Sql
 from sidecar.patroni import Patroni
 from sidecar.standing import Credentials, Standing
 
@@ -62,9 +62,7 @@ class _Watch(Generic[T]):
         former = self.latest
         if former is not None and former.reach is answer.reach:
             answer = replace(answer, since=former.since)
-        if isinstance(answer, Rest):
-            led = bool(answer.lock) if answer.reach is Reach.ANSWERED else isinstance(former, Rest) and former.led
-            answer = replace(answer, led=led)
+        answer = _continued(answer, former)
         self.latest = answer
         if answer != former:
             self._wake()
@@ -133,7 +131,11 @@ class Observer:
         nodes = zip_longest(self._backends, self._sql, self._rest)
         return tuple(
             Member(
-                node_id=node, name=backend.name, sql=sql.latest, rest=(rest.latest or self._unasked) if rest else None
+                node_id=node,
+                name=backend.name,
+                sql=sql.latest,
+                rest=(rest.latest or self._unasked) if rest else None,
+                is_always_primary="ALWAYS_PRIMARY" in backend.flags,
             )
             for node, (backend, sql, rest) in enumerate(nodes)
         )
@@ -145,6 +147,18 @@ class Observer:
         return (*self._sql, *self._rest)
 
 
+def _continued(answer: T, former: T | None) -> T:
+    """With what only the answers before it tell, of Patroni."""
+    if not isinstance(answer, Rest):
+        return answer
+    before = former if isinstance(former, Rest) else None
+    led = answer.asked if answer.lock else before.led if before else None
+    seen, since = answer.dcs_last_seen, answer.asked
+    if before is not None and before.dcs_since is not None and seen in (None, before.dcs_last_seen):
+        seen, since = before.dcs_last_seen, before.dcs_since
+    return replace(answer, led=led, dcs_last_seen=seen, dcs_since=None if seen is None else since)
+
+
 def _unasked(now: float) -> Rest:
     """Of a Patroni that is going to be asked."""
-    return Rest(asked=now, reach=Reach.UNTOLD, since=now, reason="not asked yet")
+    return Rest(asked=now, reach=Reach.UNTOLD, since=now, reason=NOT_ASKED)

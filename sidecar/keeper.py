@@ -1,28 +1,17 @@
 """Keeps pgpool's node table true to the cluster: observe, decide, act, and see at the next look whether it helped."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sidecar.events import Events
-from sidecar.member import Member
-from sidecar.nodes import (
-    FRESH_SECONDS,
-    NOTHING_DONE,
-    Action,
-    Kind,
-    Memory,
-    Truth,
-    decide,
-    forget,
-    primary_of,
-    remember,
-    see,
-    truth,
-)
+from sidecar.member import NOT_ASKED, Member, Reach, Rest, Sql
+from sidecar.memory import NOTHING_DONE, Action, Kind, Memory, hear, remember, see
+from sidecar.nodes import decide, forget
 from sidecar.pcp import PcpError
-from sidecar.table import Row
+from sidecar.table import Row, primary_of
+from sidecar.truth import FRESH_SECONDS, Truth, truth
 
 RESTING_SECONDS, SPARING_SECONDS = 0.4, 5.0
 """How long a reading of pgpool's table is good for while all is well and nothing changes: that of a pgpool that logs
@@ -69,6 +58,26 @@ class View:
     """Since when pgpool's primary is not the cluster's, or there is none; None: both are the same."""
     problem: str = ""
     """Why the table could not be read this time."""
+
+    def document(self, now: float) -> dict[str, object]:
+        """As JSON has it, in our own words; `now` is of the clock of `seen_at`."""
+        rows = {row.node_id: {"status": row.status, "role": row.role} for row in self.table}
+        return {
+            "primary": self.truth.primary,
+            "reason": self.truth.reason,
+            "problem": self.problem,
+            "read_seconds_ago": None if self.seen_at is None else round(now - self.seen_at, 1),
+            "nodes": [
+                {
+                    "node_id": each.node_id,
+                    "name": each.name,
+                    "pgpool": rows.get(each.node_id),
+                    "postgresql": each.sql and {"reach": each.sql.reach.value, "reason": each.sql.reason},
+                    "patroni": each.rest and {"reach": each.rest.reach.value, "reason": each.rest.reason},
+                }
+                for each in self.members
+            ],
+        }
 
 
 class Keeper:
@@ -127,7 +136,7 @@ class Keeper:
         except PcpError as error:
             self.view = View(
                 table=former.table,
-                members=self._watched.members(),
+                members=self._hear(self._clock()),
                 truth=former.truth,
                 seen_at=former.seen_at,
                 apart_since=former.apart_since,
@@ -135,8 +144,9 @@ class Keeper:
             )
             self._note(self.view)
             return self.view
-        members, now = self._watched.members(), self._clock()
-        found = truth(members, now)
+        now = self._clock()
+        members = self._hear(now)
+        found = truth(members, self._memory.timeline, now)
         agrees = found.primary is not None and found.primary == primary_of(table)
         self.view = View(
             table=table,
@@ -156,7 +166,7 @@ class Keeper:
             if action.kind is Kind.LOOK_AGAIN and action not in self._doubtful:
                 self.eager = True
             else:
-                self._act(action, table)
+                self._act(action)
         self._doubtful = actions
         if not actions:
             self._memory = forget(self._memory, table, members, now)
@@ -172,7 +182,26 @@ class Keeper:
             return False
         return [_state(each) for each in members] == [_state(each) for each in former.members]
 
-    def _act(self, action: Action, table: Sequence[Row]) -> None:
+    def _hear(self, now: float) -> tuple[Member, ...]:
+        members = self._watched.members()
+        self._memory = hear(self._memory, members, now)
+        former = {each.node_id: each for each in self.view.members}
+        for each in members:
+            before = former.get(each.node_id)
+            self._tell_answer(each, "postgresql", before.sql if before else None, each.sql)
+            self._tell_answer(each, "patroni", before.rest if before else None, each.rest)
+        return members
+
+    def _tell_answer(self, member: Member, asked: str, former: Sql | Rest | None, answer: Sql | Rest | None) -> None:
+        """Why a node is not known, when that changes; at first, that it answers is no news."""
+        if answer is None or answer.reason == NOT_ASKED:
+            return
+        before = (former.reach, former.reason) if former and former.reason != NOT_ASKED else (Reach.ANSWERED, "")
+        if before != (answer.reach, answer.reason):
+            fields = {"node": str(member.node_id), "asked": asked, "reach": answer.reach.value}
+            self._events.info("nodes.answer", **fields, reason=answer.reason or None)
+
+    def _act(self, action: Action) -> None:
         fields = {"node": str(action.node_id), "reason": action.reason}
         if not self._acts:
             if (action.kind, action.node_id) not in self._told:
@@ -194,9 +223,7 @@ class Keeper:
             result = "taken"
             self._events.warning(f"nodes.{action.kind}", **fields, ms=round((self._clock() - begin) * 1000, 1))
         self._count(action.kind, result)
-        gave_up = action.kind is Kind.DETACH and primary_of(table) != action.node_id
-        taken = result == "taken"
-        self._memory = remember(self._memory, action, self._clock(), gave_up=gave_up, taken=taken)
+        self._memory = remember(self._memory, action, self._clock(), taken=result == "taken")
 
     def _tell_changes(self, former: View, view: View) -> None:
         if view.truth.primary != former.truth.primary:

@@ -2,8 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -11,13 +10,12 @@ from entrypoint.inputs import read_inputs
 from entrypoint.probe import Verdict
 from entrypoint.publish import GENERATIONS
 from sidecar.events import without_values
+from sidecar.pulse import BEAT_SECONDS, Pulse
 from sidecar.status import Status
 from sidecar.surroundings import Surroundings
 from sidecar.watcher import Watcher, never_updated
 
 MOUNTS = Path("/proc/self/mountinfo")
-_BEAT_SECONDS = 60.0
-"""A step has its beat with every login, each of which is over in seconds: without one for so long, it hangs."""
 _STOP_SECONDS = 0.5
 _PAUSE_SECONDS = 0.05
 _AFTER_FAILURE_SECONDS = 1.0
@@ -35,26 +33,6 @@ class Body(Protocol):
     def step(self) -> Status: ...  # noqa: D102  # as there
 
     def due_seconds(self) -> float: ...  # noqa: D102  # as there
-
-
-@dataclass(slots=True)
-class Pulse:
-    """When a loop last showed that it lives."""
-
-    clock: Callable[[], float] = time.monotonic
-    _last: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.beat()
-
-    def beat(self) -> None:
-        """Show it."""
-        self._last = self.clock()
-
-    def verdict(self, patience: float) -> Verdict:
-        """Whether it beat within `patience` seconds."""
-        age = self.clock() - self._last
-        return Verdict(age <= patience, f"the rotation loop showed life {age:.0f} s ago")
 
 
 class Loops:
@@ -101,7 +79,7 @@ class Loops:
 
     def live(self) -> Verdict:
         """Whether the loop beats."""
-        return self._pulse.verdict(_BEAT_SECONDS + self._around.options.reread)
+        return self._pulse.verdict(BEAT_SECONDS + self._around.options.reread)
 
     def ready(self) -> Verdict:
         """Whether there was a good state yet; a bad Secret never turns it back, for that would empty the Service."""

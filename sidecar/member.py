@@ -6,6 +6,9 @@ Two answers are equal when they say the same, whenever they were asked for.
 from dataclasses import dataclass, field
 from enum import Enum
 
+NOT_ASKED = "not asked yet"
+"""The reason of an answer that nobody has been asked for."""
+
 
 class Reach(Enum):
     """How far a question came. Only the first says something about roles."""
@@ -54,15 +57,21 @@ class Rest:
 
     PostgreSQL need not run, or may still be in recovery, while a new leader is promoted (do_GET, patroni/api.py).
     """
-    led: bool = field(default=False, compare=False)
-    """Whether its latest answer said that it holds the lock."""
+    led: float | None = field(default=None, compare=False)
+    """When it was last asked and said that it holds the lock; None: never. It holds for all later answers."""
     role: str | None = None
     """`primary` (also where Patroni says `master`), `replica`, `standby_leader`, `demoted`, `promoted` …"""
     state: str | None = None
     """`running`, `starting`, `stopping`, `stopped`, `restarting`, `crashed`, `unknown` …"""
     timeline: int | None = None
     dcs_last_seen: int | None = field(default=None, compare=False)
-    """When Patroni last reached etcd or the like, in seconds since 1970 by its clock."""
+    """When Patroni last read etcd or the like, in seconds since 1970 by its clock, as it last told.
+
+    It does so at the beginning of each round of its main loop (get_cluster, patroni/dcs/__init__.py), every loop_wait;
+    beside that only when others ask its REST API for the cluster.
+    """
+    dcs_since: float | None = field(default=None, compare=False)
+    """When `dcs_last_seen` was first what it is now, by our clock: the hosts' clocks may differ. None: never told."""
     failsafe: bool = False
     """It lost etcd, and the leader goes on because it reaches all members."""
     unlocked: bool = False
@@ -72,7 +81,7 @@ class Rest:
     name: str | None = None
     """Its member name; Patroni before 4.0 does not say it."""
     ttl: float | None = None
-    """Seconds that the leader lock lasts, and below, from one renewal to the next; None: not told."""
+    """Seconds that the leader lock lasts, and below, from one renewal to the next, as it last told; None: never."""
     loop_wait: float | None = None
     leader: str | None = None
     """The member that holds the leader lock by this node's `GET /cluster`; None when not asked, or nobody does.
@@ -94,3 +103,5 @@ class Member:
     """None: nothing is known yet."""
     rest: Rest | None
     """None: nothing is known yet, or nobody is asked."""
+    is_always_primary: bool = False
+    """Whether pgpool takes it for the primary whatever it is: ALWAYS_PRIMARY."""

@@ -9,7 +9,8 @@ from prometheus_client.registry import Collector
 
 from sidecar.keeper import View
 from sidecar.member import Reach
-from sidecar.nodes import Kind, primary_of
+from sidecar.memory import Kind
+from sidecar.table import is_up, primary_of
 
 _PREFIX = "pgpool_nodes_"
 RESULTS = ("taken", "refused", "away")
@@ -26,6 +27,8 @@ class NodeMetrics(Collector):
         self._begun = clock()
         self._view = View()
         self._primary: int | None = None
+        self._led = False
+        """Whether pgpool had a primary at some time."""
         self._actions = Counter(
             _PREFIX + "actions_total",
             "What was done about pgpool's nodes: taken by pgpool, refused, or PCP was away.",
@@ -33,7 +36,9 @@ class NodeMetrics(Collector):
             registry=registry,
         )
         self._failovers = Counter(
-            _PREFIX + "failovers_total", "Changes of pgpool's primary that were seen.", registry=registry
+            _PREFIX + "failovers_total",
+            "New primaries of pgpool that were seen, the former one after there was none among them.",
+            registry=registry,
         )
         for kind in Kind:
             for result in RESULTS:
@@ -44,9 +49,10 @@ class NodeMetrics(Collector):
         """Take the latest view."""
         primary = primary_of(view.table)
         if primary is not None and primary != self._primary:
-            if self._primary is not None:
+            if self._led:
                 self._failovers.inc()
-            self._primary = primary
+            self._led = True
+        self._primary = primary
         self._view = view
 
     def count(self, kind: str, result: str) -> None:
@@ -74,14 +80,22 @@ class NodeMetrics(Collector):
         answers = GaugeMetricFamily(
             _PREFIX + "answers", "Whether PostgreSQL of the node answers the sidecar.", labels=["node_id", "name"]
         )
+        patroni = GaugeMetricFamily(
+            _PREFIX + "patroni_answers",
+            "Whether Patroni of the node answers the sidecar; nothing where it is not asked.",
+            labels=["node_id", "name"],
+        )
         names = {member.node_id: member.name for member in view.members}
         for row in view.table:
-            up.add_metric([str(row.node_id), names.get(row.node_id, "")], row.status in ("up", "waiting"))
+            up.add_metric([str(row.node_id), names.get(row.node_id, "")], is_up(row))
         for member in view.members:
             there = member.sql is not None and member.sql.reach is Reach.ANSWERED
             answers.add_metric([str(member.node_id), member.name], there)
+            if member.rest is not None:
+                patroni.add_metric([str(member.node_id), member.name], member.rest.reach is Reach.ANSWERED)
         yield up
         yield answers
+        yield patroni
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

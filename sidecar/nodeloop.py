@@ -10,6 +10,7 @@ from entrypoint import environment
 from entrypoint.catalogue import load_catalogue
 from entrypoint.errors import Problems
 from entrypoint.inputs import read_inputs
+from entrypoint.probe import Verdict
 from entrypoint.publish import BOOTED, marked_at
 from entrypoint.settings import Settings
 from entrypoint.sources import Reader
@@ -18,6 +19,7 @@ from sidecar.events import Events, without_values
 from sidecar.keeper import Keeper
 from sidecar.member import Member
 from sidecar.patroni import trust, urls
+from sidecar.pulse import BEAT_SECONDS, Pulse
 from sidecar.standing import Credentials
 
 PERIOD_SECONDS = 0.25
@@ -86,12 +88,18 @@ class Cluster:
 class NodeLoop:
     """The thread. It is no obstacle to the end of the process."""
 
-    def __init__(self, keeper: Keeper, cluster: Cluster, stop: threading.Event, events: Events) -> None:
+    def __init__(self, keeper: Keeper, cluster: Cluster, pulse: Pulse, stop: threading.Event, events: Events) -> None:
+        """Start nothing yet; `pulse` is beaten after each look."""
         self.thread = threading.Thread(target=self._run, daemon=True)
         self._keeper = keeper
         self._cluster = cluster
+        self._pulse = pulse
         self._stop = stop
         self._events = events
+
+    def live(self) -> Verdict:
+        """Whether the loop beats: a look takes seconds, whatever hangs."""
+        return self._pulse.verdict(BEAT_SECONDS)
 
     def _run(self) -> None:
         """Look every PERIOD_SECONDS, and whenever something of the cluster has changed."""
@@ -107,6 +115,7 @@ class NodeLoop:
             if failure and failure != former:  # told once
                 self._events.error("nodes.failed", **failure)
             former = failure
+            self._pulse.beat()
             looked = time.monotonic()
             if failure or not self._keeper.eager:
                 self._cluster.wake.wait(PERIOD_SECONDS)

@@ -21,9 +21,11 @@ from sidecar.member import Reach, Rest
 _PORT = 8008
 _MAX_BYTES = 262_144
 """A node says less than 4 KiB, and `/cluster` some 500 bytes for each member."""
-_CONFIG_SECONDS = 60.0
+_CONFIG_SECONDS, _CONFIG_AGAIN_SECONDS = 60.0, 5.0
+"""Between two questions for what seldom changes; the latter after one without an answer."""
 _CLUSTER_SECONDS = 1.0
 """Not more often: Patroni then asks etcd, for 10 s when that is away, in one thread for each question."""
+_OK = 200
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
@@ -85,10 +87,20 @@ class Patroni:
 
     def ask(self) -> Rest:
         """What Patroni says now. Takes little more than `seconds`."""
-        asked = self._clock()
+        rest = self._ask(self._clock())
+        if rest.reach is Reach.ANSWERED:
+            self._ask_timing()
+            rest = self._with_leader(rest)
+        ttl, loop_wait = self._timing
+        return replace(rest, ttl=ttl, loop_wait=loop_wait)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _ask(self, asked: float) -> Rest:
         try:
             status, document = self._get("/primary", time.monotonic() + self._seconds)
-            rest = read_node(asked, status, document)
+            return read_node(asked, status, document)
         except (TimeoutError, BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return _no_answer(asked, Reach.SILENT, "no answer in time")
         except ssl.SSLCertVerificationError:
@@ -102,19 +114,17 @@ class Patroni:
             return _no_answer(asked, Reach.SILENT if is_far(error) else Reach.UNTOLD, "the host is not to be found")
         except (ValueError, RecursionError):
             return _no_answer(asked, Reach.UNTOLD, "the answer is not Patroni's")
-        return self._with_leader(self._with_timing(rest))
 
-    def close(self) -> None:
-        """Nothing is kept open."""
-
-    def _with_timing(self, rest: Rest) -> Rest:
-        if self._clock() >= self._next_config:
-            self._next_config = self._clock() + _CONFIG_SECONDS
-            with suppress(OSError, ValueError, RecursionError):
-                _, document = self._get("/config", time.monotonic() + self._seconds / 2)
+    def _ask_timing(self) -> None:
+        """Of the one whose Patroni has just died it is worth most, so what was told is kept."""
+        if self._clock() < self._next_config:
+            return
+        self._next_config = self._clock() + _CONFIG_AGAIN_SECONDS
+        with suppress(OSError, ValueError, RecursionError):
+            status, document = self._get("/config", time.monotonic() + self._seconds / 2)
+            if status == _OK:
                 self._timing = timing(document)
-        ttl, loop_wait = self._timing
-        return replace(rest, ttl=ttl, loop_wait=loop_wait)
+                self._next_config = self._clock() + _CONFIG_SECONDS
 
     def _with_leader(self, rest: Rest) -> Rest:
         if rest.lock or rest.unlocked or not self._nobody_leads():

@@ -7,7 +7,7 @@ src/utils/pool_process_reporting.c): with three nodes, nine lines for each readi
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -34,6 +34,16 @@ class Row:
     all: it has given up, and takes the first node that is not down for it (PRIMARY_NODE_ID, src/include/pool.h)."""
     last_change: str
     """Of status or role, to the second, in pgpool's local time."""
+
+
+def is_up(row: Row) -> bool:
+    """Whether pgpool uses the node, or will with the next session."""
+    return row.status in ("up", "waiting")
+
+
+def primary_of(table: Sequence[Row]) -> int | None:
+    """The node that pgpool sends writes to, as far as its table says."""
+    return next((row.node_id for row in table if row.role == "primary" and is_up(row)), None)
 
 
 class TableReader:

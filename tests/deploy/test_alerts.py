@@ -51,6 +51,17 @@ CASES = {
         "5m",
         {"node_id": "1", "name": "left out"},
     ),
+    "PgpoolPatroniUnheard": Case(
+        {
+            'pgpool_nodes_patroni_answers{pod="a",node_id="1",name="unheard"}': "0x40",
+            'pgpool_nodes_answers{pod="a",node_id="1",name="unheard"}': "1x40",
+            'pgpool_nodes_patroni_answers{pod="a",node_id="2",name="gone"}': "0x40",
+            'pgpool_nodes_answers{pod="a",node_id="2",name="gone"}': "0x40",
+        },
+        "4m45s",
+        "5m",
+        {"node_id": "1", "name": "unheard"},
+    ),
     "PgpoolNodeActionsFail": Case(
         {
             'pgpool_nodes_actions_total{pod="a",kind="attach",result="refused"}': "0+1x40",

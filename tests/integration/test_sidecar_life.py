@@ -228,7 +228,10 @@ def test_the_pages_of_the_contract_answer_and_follow_pgpools_life(scene: Scene) 
     wait_for(sidecar, "/pgpool/readyz", 200)
     assert sidecar.get("/livez")[0] == sidecar.get("/pgpool/livez")[0] == 200
     assert sidecar.get("/readyz") == (200, "in_sync\n")
-    assert json.loads(sidecar.get("/status")[1]) == sidecar.status()
+    page = json.loads(sidecar.get("/status")[1])
+    nodes = page.pop("nodes")
+    assert page == sidecar.status()
+    assert {each["postgresql"]["reach"] for each in nodes["nodes"]} == {"answered"}
     status, paths = sidecar.get("/")
     assert (status, paths.split()) == (
         404,

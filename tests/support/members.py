@@ -97,7 +97,7 @@ def idle(node: int) -> Member:
 
 def patroni_dead(state: State, seconds: float = LONG, reach: Reach = Reach.REFUSED) -> State:
     """Whose Patroni has the lock, as far as anybody knows."""
-    return lambda node: replace(state(node), rest=replace(rest(reach, since=seconds), led=True))
+    return lambda node: replace(state(node), rest=rest(reach, since=seconds, led=NOW - seconds))
 
 
 def without_patroni(state: State) -> State:

@@ -9,8 +9,8 @@ from sidecar.exporter import families
 from sidecar.keeper import View
 from sidecar.metrics import LateGauge, Metrics
 from sidecar.node_metrics import NodeMetrics
-from sidecar.nodes import Truth
 from sidecar.snapshot import CACHE_COUNTERS, CACHE_GAUGES, MESSAGES, STATEMENTS, Snapshot
+from sidecar.truth import Truth
 from support.members import cluster, following, leading, table
 from support.pgpool_answers import PARAMETERS, busy, checks, node
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -62,6 +63,11 @@ def test_before_it_starts_nothing_is_known_and_stopping_is_no_error(backends: li
     observer.stop()
 
 
+def test_who_is_primary_for_pgpool_whatever_it_is_is_known(backends: list[Backend]) -> None:
+    backends[1] = replace(backends[1], flags=("DISALLOW_TO_FAILOVER", "ALWAYS_PRIMARY"))
+    assert [each.is_always_primary for each in Observer(backends, nobody, None).members()] == [False, True]
+
+
 def test_whoever_says_that_it_leads_spares_the_others_the_question(backends: list[Backend]) -> None:
     with node() as first, node() as second:
         first.answer("/primary", 200, PRIMARY)
@@ -78,6 +84,62 @@ def test_whoever_says_that_it_leads_spares_the_others_the_question(backends: lis
             lost = rest(observer, 0)
             assert lost is not None
             assert (lost.reach, lost.lock) == (Reach.REFUSED, None)
+
+
+def test_when_a_node_last_had_the_lock_is_kept_whatever_it_says_then(backends: list[Backend]) -> None:
+    with node() as patroni:
+        patroni.answer("/primary", 503, REPLICA)
+        observer = Observer(backends[:1], nobody, [f"http://127.0.0.1:{patroni.port}"], period=0.05)
+
+        def led() -> float | None:
+            said = rest(observer, 0)
+            return said.led if said else None
+
+        def becomes(lock: bool | None) -> bool:  # noqa: FBT001  # one of three
+            said = rest(observer, 0)
+            return said is not None and said.lock is lock
+
+        with watching(observer):
+            wait(observer, lambda: becomes(False))
+            assert led() is None
+            patroni.answer("/primary", 200, PRIMARY)
+            wait(observer, lambda: becomes(True))
+            first = led()
+            assert first is not None
+            wait(observer, lambda: (led() or 0) > first)
+            patroni.answer("/primary", 503, PRIMARY)  # it is started anew
+            wait(observer, lambda: becomes(False))
+            last = led()
+            assert last is not None
+            patroni.says["/primary"] = lambda _: None  # and dies
+            wait(observer, lambda: becomes(None))
+            assert led() == last
+
+
+def test_since_when_patroni_has_not_read_etcd_is_told_by_our_clock(backends: list[Backend]) -> None:
+    with node() as patroni:
+        patroni.answer("/primary", 503, REPLICA)
+        observer = Observer(backends[:1], nobody, [f"http://127.0.0.1:{patroni.port}"], period=0.05)
+
+        def asked_again() -> Rest:
+            count = len(patroni.asked)
+            wait_until(lambda: len(patroni.asked) > count + 3, timeout=5, failure=lambda: str(patroni.asked))
+            said = rest(observer, 0)
+            assert said is not None
+            return said
+
+        with watching(observer):
+            wait(observer, lambda: (said := rest(observer, 0)) and said.dcs_since)
+            first = asked_again()
+            assert (asked_again().dcs_since, first.dcs_last_seen) == (first.dcs_since, REPLICA["dcs_last_seen"])
+            patroni.says["/primary"] = lambda _: None
+            lost = asked_again()
+            assert (lost.reach, lost.dcs_since) == (Reach.REFUSED, first.dcs_since)
+            patroni.answer("/primary", 503, REPLICA)
+            assert asked_again().dcs_since == first.dcs_since
+            patroni.answer("/primary", 503, REPLICA | {"dcs_last_seen": REPLICA["dcs_last_seen"] + 1})
+            again = asked_again()
+            assert (again.dcs_since or 0) > (first.dcs_since or 0)
 
 
 def test_only_what_is_new_wakes(backends: list[Backend]) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from sidecar.events import Events
 from sidecar.keeper import RESTING_SECONDS, SPARING_SECONDS, Keeper, View
-from sidecar.member import Member
-from sidecar.nodes import FRESH_SECONDS, STEADY_SECONDS, Truth
+from sidecar.member import NOT_ASKED, Member, Reach
+from sidecar.nodes import STEADY_SECONDS
 from sidecar.pcp import PcpError
 from sidecar.table import Row
+from sidecar.truth import FRESH_SECONDS, Truth
 from support.members import (
     NOW,
     State,
@@ -24,9 +25,10 @@ from support.members import (
     leading,
     patroni_dead,
     says,
+    shows,
     silent,
     table,
-    well_for,
+    without_patroni,
 )
 
 AWAY = PcpError("pcp_attach_node", "no answer in time", away=True)
@@ -231,13 +233,54 @@ def test_changes_are_told_when_they_are_seen() -> None:
     site.states = (gone, following, following)
     site.table = "pSS"
     site.steps(3)
-    lost, down = site.told()
+    unanswered, silent_patroni, lost, down = site.told()
+    assert [(each["event"], each["node"], each["asked"], each["reach"]) for each in (unanswered, silent_patroni)] == [
+        ("nodes.answer", "0", "postgresql", "refused"),
+        ("nodes.answer", "0", "patroni", "refused"),
+    ]
     assert (lost["event"], lost.get("node"), lost["reason"]) == (
         "nodes.primary",
         None,
         "no members hold Patroni's lock",
     )
     assert (down["node"], down["status"], down["role"]) == ("0", "down", "primary")
+
+
+def test_why_a_node_is_not_known_is_told_when_it_changes_also_while_pcp_is_away() -> None:
+    def answers() -> list[tuple[object, ...]]:
+        return [(line["asked"], line["node"], line["reach"], line.get("reason")) for line in site.told("answer")]
+
+    site = Site(states=(leading, says(following, reach=Reach.UNTOLD, reason=NOT_ASKED), following))
+    site.steps(2)
+    assert answers() == []
+    expired = "its certificate is not trusted"
+    site.states = (leading, says(following, reach=Reach.UNTOLD, reason=expired), following)
+    site.steps(2)
+    assert answers() == [("patroni", "1", "untold", expired)]
+    site.table = AWAY
+    site.states = (leading, following, shows(following, reach=Reach.UNTOLD, reason="password"))
+    site.steps(3)
+    assert answers()[1:] == [("patroni", "1", "answered", None), ("postgresql", "2", "untold", "password")]
+
+
+def test_a_view_can_be_shown() -> None:
+    site = Site(states=(leading, says(following, reach=Reach.UNTOLD, reason="no TLS"), without_patroni(following)))
+    shown = site.steps(1).document(NOW + 2)
+    assert json.loads(json.dumps(shown)) == shown
+    assert [shown[name] for name in ("primary", "problem", "read_seconds_ago")] == [0, "", 2.0]
+    nodes = shown["nodes"]
+    assert isinstance(nodes, list)
+    assert nodes[1] == {
+        "node_id": 1,
+        "name": "node-1",
+        "pgpool": {"status": "up", "role": "standby"},
+        "postgresql": {"reach": "answered", "reason": ""},
+        "patroni": {"reach": "untold", "reason": "no TLS"},
+    }
+    assert nodes[2]["patroni"] is None
+    site.table = AWAY
+    assert site.steps(1).document(NOW)["problem"] == str(AWAY)
+    assert View().document(NOW)["read_seconds_ago"] is None
 
 
 def test_disagreement_lasts_from_when_it_was_first_seen_until_both_agree() -> None:
@@ -255,17 +298,19 @@ def test_disagreement_lasts_from_when_it_was_first_seen_until_both_agree() -> No
     assert site.steps(1).apart_since is None
 
 
-def test_a_standby_that_was_given_up_comes_back_later_than_one_that_was_not() -> None:
-    site = Site(states=(leading, silent, following), obeys=lambda _: "PsS")
+def test_a_standby_that_falls_again_comes_back_later_than_the_first_time() -> None:
+    site = Site(states=(leading, silent, following))
     site.steps(1)
     assert site.done == ["detach 1"]
-    site.obeys = lambda _: "PSS"
-    site.states = (leading, well_for(0), following)
-    site.now = NOW
-    site.steps(int(2 * STEADY_SECONDS / 0.25))
-    assert site.done == ["detach 1"]
-    site.steps(2)
-    assert site.done == ["detach 1", "attach 1"]
+    site.states = (leading, following, following)
+    for count, seconds in enumerate((0.0, 2 * STEADY_SECONDS, 4 * STEADY_SECONDS), start=1):
+        site.table, site.done = "PsS", []
+        began = site.now
+        while not site.done:
+            site.steps(1)
+        assert site.done == ["attach 1"]
+        assert site.now - began == pytest.approx(max(seconds, 0.75 if count == 1 else 0) + 0.25, abs=0.3), count
+        site.steps(8)
 
 
 # --- a pgpool that logs each reading --------------------------------------------------------------------------------

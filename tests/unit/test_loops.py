@@ -16,9 +16,10 @@ from entrypoint.inputs import Inputs
 from entrypoint.publish import GENERATIONS
 from sidecar import watcher
 from sidecar.events import Events
-from sidecar.loops import Loops, Pulse, directories
+from sidecar.loops import Loops, directories
 from sidecar.metrics import Metrics
 from sidecar.options import Options
+from sidecar.pulse import Pulse
 from sidecar.status import State, Status
 from sidecar.surroundings import Surroundings
 from support.deadline import wait_until
@@ -84,7 +85,7 @@ class Site:
             events=Events(self.log, "logfmt", lambda: datetime.now(UTC)),
             metrics=self.metrics,
         )
-        self.loops = Loops(self.rotation, Pulse(lambda: self.now), self.around, mounts=self.mounts)
+        self.loops = Loops(self.rotation, Pulse("rotation", lambda: self.now), self.around, mounts=self.mounts)
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -5,9 +5,21 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.keeper import View
+from sidecar.memory import Kind
 from sidecar.node_metrics import RESULTS, NodeMetrics
-from sidecar.nodes import Kind, Truth
-from support.members import barred, cluster, following, gone, leading, silent, table, unknown
+from sidecar.truth import Truth
+from support.members import (
+    barred,
+    cluster,
+    following,
+    gone,
+    leading,
+    patroni_dead,
+    silent,
+    table,
+    unknown,
+    without_patroni,
+)
 
 NOW = 50.0
 WELL = View(
@@ -64,6 +76,7 @@ def test_then_every_series_is_there(site: Site) -> None:
         "pgpool_nodes_disagreement_seconds",
         "pgpool_nodes_up",
         "pgpool_nodes_answers",
+        "pgpool_nodes_patroni_answers",
     }
 
 
@@ -95,6 +108,13 @@ def test_what_pgpool_uses_and_who_answers_are_two_things(site: Site) -> None:
     assert (site.values("up"), site.values("answers")) == ([0, 0, 0], [1, 0, 1])
 
 
+def test_whether_patroni_answers_is_told_where_it_is_asked(site: Site) -> None:
+    members = cluster(leading, patroni_dead(following), without_patroni(following))
+    site.metrics.note(View(table=table("PSS"), members=members, seen_at=NOW))
+    assert site.values("patroni_answers") == [1, 0, None]
+    assert site.values("answers") == [1, 1, 1]
+
+
 def test_a_node_that_only_pgpool_knows_has_no_name(site: Site) -> None:
     site.metrics.note(View(table=table("PSSS"), members=WELL.members, seen_at=NOW))
     assert site.value("up", node_id="3", name="") == 1
@@ -113,13 +133,14 @@ def test_actions_are_counted_by_kind_and_result(site: Site) -> None:
     ("tables", "failovers"),
     [
         (("PSS", "PSS"), 0),
-        (("PSS", "pSS", "PSS"), 0),
+        (("PSS", "pSS", "PSS"), 1),
         (("PSS", "pSS", "sPS", "SPS"), 1),
         (("PSS", "SSS", "sPS", "SSS", "PSS"), 2),
         (("SSS", "SPS"), 0),
+        (("PSS", "SSS", "SSS", "PSS", "PSS"), 1),
     ],
 )
-def test_a_failover_is_a_change_from_one_primary_to_another(
+def test_a_failover_is_another_primary_or_the_same_after_there_was_none(
     site: Site, tables: tuple[str, ...], failovers: int
 ) -> None:
     for letters in tables:

@@ -17,6 +17,7 @@ from sidecar.events import Events
 from sidecar.keeper import Keeper
 from sidecar.member import Member, Reach
 from sidecar.nodeloop import PERIOD_SECONDS, SHORTEST_SECONDS, Cluster, NodeLoop
+from sidecar.pulse import BEAT_SECONDS, Pulse
 from sidecar.standing import Credentials
 from sidecar.table import Row
 from support.deadline import wait_until
@@ -38,10 +39,11 @@ class Site:
         self.sent = 0
         self.credentials: Callable[[], Credentials | None] = lambda: None
         self.stop = threading.Event()
+        self.now = 0.0
         events = Events(self.log, "logfmt", lambda: datetime.now(UTC))
         self.cluster = Cluster(run_dir, lambda: self.credentials(), events)  # noqa: PLW0108  # a test sets it later
         self.keeper = Keeper(self, self, self, events, lambda _: None, lambda *_: None, good_for=0, clock=lambda: NOW)
-        self.loop = NodeLoop(self.keeper, self.cluster, self.stop, events)
+        self.loop = NodeLoop(self.keeper, self.cluster, Pulse("node", lambda: self.now), self.stop, events)
 
     def members(self) -> tuple[Member, ...]:
         return cluster(leading, following, following)
@@ -156,6 +158,24 @@ def test_an_error_is_told_once_without_its_words_and_the_loop_goes_on(site: Site
         site.act = deaf
         site.wait(lambda: len(site.failures()) == 2)
     assert PASSWORD not in site.log.getvalue()
+
+
+def test_a_look_that_hangs_for_more_than_a_minute_is_dead_and_one_that_fails_is_not(site: Site) -> None:
+    go_on = threading.Event()
+    site.act = lambda: go_on.wait(20)
+    with site.running():
+        site.wait_for_looks(1)
+        site.now = BEAT_SECONDS
+        assert site.loop.live().good
+        site.now += 0.1
+        verdict = site.loop.live()
+        assert (verdict.good, verdict.reason) == (False, "the node loop showed life 60 s ago")
+        site.act = deaf
+        go_on.set()
+        site.wait(lambda: site.loop.live().good)
+        site.wait(site.failures)
+        site.now += BEAT_SECONDS + 1
+        site.wait(lambda: site.loop.live().good)
 
 
 def test_a_boot_that_cannot_be_read_does_not_make_it_spin(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

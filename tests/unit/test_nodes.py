@@ -1,42 +1,39 @@
 """What is done about pgpool's node table, and above all what is not: every rule, then every combination."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
 import pytest
 
+from entrypoint.defaults import FAILOVER
 from sidecar.member import Member, Reach
+from sidecar.memory import FLAP_SECONDS, NOTHING_DONE, SETTLING_SECONDS, Action, Done, Kind, Memory, hear, remember, see
 from sidecar.nodes import (
-    FENCE_SECONDS,
     FIRST_RETRY_SECONDS,
-    FLAP_SECONDS,
-    FRESH_SECONDS,
     LONGEST_RETRY_SECONDS,
     LONGEST_STEADY_SECONDS,
     LOOK_SECONDS,
-    LOOP_SECONDS,
-    NOTHING_DONE,
     OPPOSITE_SECONDS,
     PRIMARY_SILENCE_SECONDS,
-    RENEWED_SECONDS,
     SILENCE_SECONDS,
     STEADY_SECONDS,
+    decide,
+    forget,
+)
+from sidecar.table import Row, primary_of
+from sidecar.truth import (
+    FENCE_SECONDS,
+    FRESH_SECONDS,
+    LATE_SECONDS,
+    LOOP_SECONDS,
+    RENEWED_SECONDS,
     TTL_SECONDS,
     UNHEARD_SECONDS,
     UNLOCKED_SECONDS,
-    Action,
-    Done,
-    Kind,
-    Memory,
-    decide,
-    forget,
-    primary_of,
-    remember,
-    see,
     truth,
 )
-from sidecar.table import Row
 from support.members import (
     LONG,
     MOMENT,
@@ -53,6 +50,7 @@ from support.members import (
     leading,
     patroni_dead,
     promoting,
+    rest,
     says,
     seen,
     shows,
@@ -99,6 +97,7 @@ def test_pgpool_is_not_told_to_look_again_while_it_may_be_looking(kind: Kind) ->
 
 # --- who is primary -------------------------------------------------------------------------------------------------
 
+paused = says(following, paused=True, unlocked=True)
 told_0, told_1 = says(following, leader="node-0"), says(following, leader="node-1")
 
 
@@ -137,25 +136,52 @@ told_0, told_1 = says(following, leader="node-0"), says(following, leader="node-
         ((without_patroni(leading), without_patroni(shows(leading, timeline=None)), without_patroni(following)), None),
         ((without_patroni(following),) * 3, None),
         ((without_patroni(leading), unknown, unknown), 0),
+        # a paused cluster, whose leader's Patroni was stopped
+        ((patroni_dead(leading), paused, paused), 0),
+        ((patroni_dead(leading), paused, gone), 0),
+        ((patroni_dead(following), paused, paused), None),
+        ((patroni_dead(false), paused, paused), None),
+        ((patroni_dead(leading), paused, says(following, unlocked=True)), None),
+        ((patroni_dead(leading), paused, says(paused, unlocked=False)), None),
+        ((patroni_dead(leading), paused, says(paused, leader="node-1", unlocked=False)), None),
+        ((patroni_dead(leading), paused, says(leading, paused=True)), 2),
+        # which was left behind by a promotion, as somebody knows
+        ((without_patroni(false), without_patroni(barred), without_patroni(following)), None),
+        ((without_patroni(false), without_patroni(silent), without_patroni(following)), None),
+        ((patroni_dead(false), patroni_dead(seen(leading, LONG)), patroni_dead(following)), None),
+        ((without_patroni(false), without_patroni(silent), without_patroni(seen(following, LONG))), 0),
     ],
 )
 def test_who_is_primary(states: tuple[State, ...], primary: int | None) -> None:
-    found = truth(cluster(*states), NOW)
+    found = truth(cluster(*states), 0, NOW)
     assert found.primary == primary
     assert found.reason
 
 
 def test_the_reason_says_who_and_why() -> None:
-    assert truth(WELL, NOW).reason == "node-0 holds Patroni's lock and takes writes"
-    assert truth(cluster(crashed, following, following), NOW).reason == (
+    assert truth(WELL, 0, NOW).reason == "node-0 holds Patroni's lock and takes writes"
+    assert truth(cluster(crashed, following, following), 0, NOW).reason == (
         "node-0 holds Patroni's lock, and does not take writes"
     )
-    assert truth(cluster(following, following, following), NOW).reason == "no members hold Patroni's lock"
-    assert truth(cluster(leading, leading, following), NOW).reason == "2 members hold Patroni's lock"
+    assert truth(cluster(following, following, following), 0, NOW).reason == "no members hold Patroni's lock"
+    assert truth(cluster(leading, leading, following), 0, NOW).reason == "2 members hold Patroni's lock"
+
+
+def test_a_primary_that_was_left_behind_is_not_taken_back_when_the_later_one_does_not_answer() -> None:
+    """Nobody else may know of the promotion: there are two nodes only, and no Patroni is asked."""
+    later, former = without_patroni(barred), without_patroni(false)
+    memory = hear(NOTHING_DONE, cluster(former, without_patroni(leading)), NOW)
+    memory = hear(memory, cluster(former, later), NOW)
+    assert does("sP", cluster(former, later), memory) == ""
+    assert does("sP", cluster(former, later)) == "attach 0", "if it was never seen"
+    reason = truth(cluster(former, later), memory.timeline, NOW).reason
+    assert reason == "timeline 5 was seen, and only an earlier one is written (node-0)"
+    anew = cluster(former, without_patroni(shows(following, timeline=4)))
+    assert does("sS", anew, hear(memory, anew, NOW)) == "attach 0", "the cluster was made anew, and all say so"
 
 
 def test_what_was_said_a_moment_ago_still_counts() -> None:
-    assert truth(cluster(seen(leading, FRESH_SECONDS), following, following), NOW).primary == 0
+    assert truth(cluster(seen(leading, FRESH_SECONDS), following, following), 0, NOW).primary == 0
 
 
 @pytest.mark.parametrize(
@@ -251,6 +277,7 @@ def test_nothing_is_done(letters: str, states: tuple[State, ...]) -> None:
         # PostgreSQL alone tells
         ("sSS", (patroni_dead(leading), patroni_dead(following), patroni_dead(following)), "attach 0"),
         ("PSS", (without_patroni(following), without_patroni(leading), without_patroni(following)), "look_again 1"),
+        ("pSS", (patroni_dead(leading), paused, paused), "attach 0"),
         # only the other members know
         ("sSS", (patroni_dead(leading, 5), told_0, told_0), "attach 0"),
         ("SPS", (patroni_dead(leading, 5), told_0, told_0), "look_again 0"),
@@ -258,6 +285,12 @@ def test_nothing_is_done(letters: str, states: tuple[State, ...]) -> None:
 )
 def test_pgpool_is_to_have_the_true_primary(letters: str, states: tuple[State, ...], done: str) -> None:
     assert does(letters, cluster(*states)) == done
+
+
+def test_a_pgpool_whose_primary_is_fixed_is_not_sent_to_look_for_another() -> None:
+    fixed = [replace(each, is_always_primary=each.node_id == 0) for each in cluster(following, leading, following)]
+    assert does("PSS", fixed) == ""
+    assert does("PsS", fixed) == "attach 1"
 
 
 def test_the_reasons_say_what_is_wrong() -> None:
@@ -339,7 +372,7 @@ def test_a_primary_whose_patroni_is_dead_is_fenced_before_its_lock_expires(reach
 @pytest.mark.parametrize("letters", ["pSS", "sSS"])
 def test_who_was_fenced_stays_out_while_its_lock_may_expire(letters: str, seconds: float) -> None:
     assert fenced_after(seconds, told_0, told_0, letters=letters) == ""
-    assert truth(cluster(patroni_dead(leading, seconds), told_0, told_0), NOW).primary is None
+    assert truth(cluster(patroni_dead(leading, seconds), told_0, told_0), 0, NOW).primary is None
 
 
 def test_who_was_fenced_is_taken_back_when_its_patroni_answers_again() -> None:
@@ -356,26 +389,55 @@ def test_a_lock_that_does_not_expire_is_renewed_by_a_patroni_whose_rest_api_alon
 
 def test_a_patroni_that_was_never_reached_with_the_lock_is_no_reason_to_fence() -> None:
     """Such as one that a NetworkPolicy forgot."""
-    unreached = says(patroni_dead(leading), led=False)
+    unreached = says(patroni_dead(leading), led=None)
     assert does("PSS", cluster(unreached, told_0, told_0)) == ""
 
 
+def test_a_patroni_that_was_started_in_vain_has_not_renewed_its_lock() -> None:
+    again = patroni_dead(leading, 5)  # it answered once, without the lock, and is gone again
+    assert does("PSS", cluster(says(again, led=NOW - DUE + MOMENT), told_0, told_0)) == ""
+    assert does("PSS", cluster(says(again, led=NOW - DUE), told_0, told_0)) == "detach 0"
+    unheard = patroni_dead(following, LONG)
+    lasts = TTL_SECONDS + RENEWED_SECONDS
+    assert does("sSS", cluster(says(patroni_dead(leading, 6), led=NOW - lasts + MOMENT), unheard, unheard)) == ""
+    assert does("sSS", cluster(says(patroni_dead(leading, 6), led=NOW - lasts), unheard, unheard)) == "attach 0"
+
+
+def test_whoever_had_the_lock_last_is_fenced_and_nobody_before_it() -> None:
+    dead = patroni_dead(leading, DUE)
+    assert does("PSS", cluster(dead, says(told_0, led=NOW - LONG), told_0)) == "detach 0"
+    assert does("PSS", cluster(dead, says(told_0, led=NOW - DUE + MOMENT), told_0)) == ""
+
+
 def test_one_answer_of_patroni_that_is_late_does_not_leave_postgresql_alone_to_be_believed() -> None:
-    fenced = patroni_dead(leading, DUE)
-    late = patroni_dead(following, UNHEARD_SECONDS - MOMENT, Reach.SILENT)
-    assert does("sSS", cluster(fenced, late, gone)) == ""
-    gone_for_good = patroni_dead(following, UNHEARD_SECONDS, Reach.SILENT)
-    assert does("sSS", cluster(fenced, gone_for_good, gone)) == "attach 0"
+    """Of a node that pgpool has lost, while the others' Patronis have given their last answer some seconds ago."""
+    lost = cluster(says(leading, led=None), following, following)
+    for seconds, done in ((UNHEARD_SECONDS - MOMENT, ""), (UNHEARD_SECONDS, "attach 0")):
+        for reach in (Reach.SILENT, Reach.REFUSED, Reach.UNTOLD):
+            unheard = [replace(each, rest=rest(reach, since=seconds)) for each in lost]
+            assert does("sSS", unheard) == done
+        late = [replace(each, rest=rest(since=LONG, age=seconds)) for each in lost]
+        assert does("sSS", late) == done
+
+
+def test_who_was_fenced_is_not_taken_back_when_patronis_answers_are_late_or_none() -> None:
+    for age in (FRESH_SECONDS + MOMENT, UNHEARD_SECONDS, LONG):
+        late = says(following, asked=NOW - age)
+        assert does("sSS", cluster(patroni_dead(leading, DUE), late, late)) == ""
+    lasts = TTL_SECONDS + RENEWED_SECONDS
+    unheard = patroni_dead(following, LONG, Reach.SILENT)
+    assert does("sSS", cluster(patroni_dead(leading, lasts - MOMENT), unheard, gone)) == ""
+    assert does("sSS", cluster(patroni_dead(leading, lasts), unheard, gone)) == "attach 0"
 
 
 def test_a_search_is_not_told_twice_what_it_has_been_told() -> None:
     """Its queue has ten places, and the cure needs one."""
     lost = cluster(leading, silent, following)
     action = Action(Kind.DETACH, 1, "")
-    memory = remember(NOTHING_DONE, action, NOW - LONG, gave_up=True)
+    memory = remember(NOTHING_DONE, action, NOW - LONG)
     assert does("pSS", lost, memory) == "attach 0"
     assert does("PSS", lost, memory) == "detach 1"
-    refused = remember(NOTHING_DONE, action, NOW - LONG, gave_up=True, taken=False)
+    refused = remember(NOTHING_DONE, action, NOW - LONG, taken=False)
     assert does("pSS", lost, refused) == does("pSS", lost)
     assert "detach 1" in does("pSS", lost, refused)
 
@@ -403,6 +465,26 @@ def test_the_lock_lasts_as_long_as_patroni_tells() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ttl", "loop_wait", "due"), [(60.0, None, 60 - LOOP_SECONDS), (20.0, None, 20 - LOOP_SECONDS), (None, 2.0, 28.0)]
+)
+def test_ttl_and_loop_wait_are_defaults_of_patroni_each_by_itself(
+    ttl: float | None, loop_wait: float | None, due: float
+) -> None:
+    told = says(told_0, ttl=ttl, loop_wait=loop_wait)
+    assert fenced_after(due - FENCE_SECONDS - MOMENT, told, told) == ""
+    assert fenced_after(due - FENCE_SECONDS, told, told) == "detach 0"
+    still_expires = (ttl or TTL_SECONDS) + RENEWED_SECONDS
+    assert fenced_after(still_expires - MOMENT, told, told, letters="pSS") == ""
+    assert fenced_after(still_expires, told, told, letters="pSS") == "attach 0"
+
+
+def test_a_dead_patroni_has_told_how_long_its_lock_lasts() -> None:
+    dead = says(patroni_dead(leading, DUE), ttl=60.0, loop_wait=10.0)
+    assert does("PSS", cluster(dead, told_0, told_0)) == ""
+    assert does("PSS", cluster(dead, told_0, says(told_0, ttl=30.0, loop_wait=10.0))) == "detach 0", "it is long since"
+
+
+@pytest.mark.parametrize(
     "others",
     [
         (gone, gone),
@@ -420,6 +502,60 @@ def test_an_answer_without_the_lock_is_no_reason_to_fence() -> None:
     """Such as that of a Patroni that has just been started: it takes up the lock again in a moment."""
     assert does("PSS", cluster(false, told_0, told_0)) == ""
     assert fenced_after(LONG, told_0, told_0, reach=Reach.UNTOLD) == ""
+
+
+# --- a Patroni whose REST API alone lives ---------------------------------------------------------------------------
+
+
+def hung(seconds: float, **said: object) -> State:
+    """It has read etcd for the last time so long ago."""
+    return says(says(leading, led=NOW, dcs_since=NOW - seconds), **said)
+
+
+def beside(seconds: float, **said: object) -> State:
+    """A replica whose Patroni has read etcd so long ago."""
+    return says(following, dcs_since=NOW - seconds, **said)
+
+
+def test_a_primary_whose_patroni_stands_still_is_fenced_before_its_lock_expires() -> None:
+    assert does("PSS", cluster(hung(DUE - MOMENT), beside(1), beside(2))) == ""
+    fenced = cluster(hung(DUE), beside(1), beside(2))
+    assert does("PSS", fenced) == "detach 0"
+    assert does("pSS", fenced) == ""
+    assert reasons("PSS", fenced) == ["Patroni of node-0 stands still, and its lock expires"]
+    by_its_own_clock = cluster(hung(LONG, lock=False), beside(1, leader="node-0"), beside(2, leader="node-0"))
+    assert does("PSS", by_its_own_clock) == "detach 0", "the lock has expired, and it says so"
+    assert does("pSS", by_its_own_clock) == ""
+
+
+@pytest.mark.parametrize(
+    ("standing", "other"),
+    [
+        (hung(DUE), beside(DUE - LOOP_SECONDS - FENCE_SECONDS)),  # etcd is away, for all of them
+        (hung(LONG), beside(LONG)),
+        (hung(LONG), following),
+        (hung(LONG), gone),
+        (hung(LONG), seen(beside(1), LONG)),
+        (hung(LONG, failsafe=True), beside(1)),
+        (hung(LONG, paused=True), beside(1, paused=True)),
+        (hung(LONG), beside(1, paused=True)),
+        (says(hung(LONG), dcs_since=None), beside(1)),
+        (hung(LONG, led=None), beside(1)),
+        (says(leading, led=NOW), beside(1)),
+    ],
+)
+def test_a_patroni_that_stands_still_is_no_reason_to_fence_when_nobody_can_be_promoted(
+    standing: State, other: State
+) -> None:
+    assert does("PSS", cluster(standing, other, other)) == ""
+
+
+def test_a_round_that_is_late_is_no_standstill_however_short_the_ttl_is() -> None:
+    """The longest loop_wait that Patroni allows with this ttl."""
+    timing = {"ttl": 20.0, "loop_wait": 14.0}
+    late = 14 + LATE_SECONDS
+    assert does("PSS", cluster(hung(late - MOMENT, **timing), beside(1, **timing), following)) == ""
+    assert does("PSS", cluster(hung(late, **timing), beside(1, **timing), following)) == "detach 0"
 
 
 # --- standbys that come back ----------------------------------------------------------------------------------------
@@ -460,10 +596,26 @@ def test_a_standby_that_is_well_is_taken_back(letters: str, states: tuple[State,
 
 @pytest.mark.parametrize("times", [0, 1, 2, 3, 5, 9])
 def test_a_standby_that_flaps_must_be_well_for_longer_each_time(times: int) -> None:
-    seconds = min(STEADY_SECONDS * 2.0**times, LONGEST_STEADY_SECONDS)
-    memory = Memory(done={}, given_up={1: (NOW - FLAP_SECONDS + MOMENT,) * times + (NOW - FLAP_SECONDS,)})
+    seconds = min(STEADY_SECONDS * 2.0 ** max(0, times - 1), LONGEST_STEADY_SECONDS)
+    fell = (NOW - FLAP_SECONDS + MOMENT,) * times + (NOW - FLAP_SECONDS,)
+    memory = Memory(done={}, given_up={1: fell}, down={1: NOW - LONG})
     assert does("PsS", cluster(leading, well_for(seconds - MOMENT), following), memory) == ""
     assert does("PsS", cluster(leading, well_for(seconds), following), memory) == "attach 1"
+
+
+def test_a_standby_that_pgpool_drops_again_and_again_must_stay_out_for_longer_although_it_answers_us() -> None:
+    """Its sessions live on, and it takes no new ones."""
+    assert does("PsS", WELL, Memory(done={}, given_up={1: (NOW,)}, down={1: NOW})) == "attach 1", "once befalls any"
+    flapped = Memory(done={}, given_up={1: (NOW - 9, NOW - 3)}, down={1: NOW - 2 * STEADY_SECONDS})
+    assert does("PsS", WELL, flapped) == "attach 1"
+    assert does("PsS", WELL, replace(flapped, down={1: NOW - 2 * STEADY_SECONDS + MOMENT})) == ""
+
+
+def test_a_standby_whose_patroni_alone_is_silent_may_take_no_new_connections() -> None:
+    deaf = says(following, reach=Reach.SILENT)
+    assert does("PsS", cluster(leading, deaf, following)) == ""
+    nobody_hears = [says(state, reach=Reach.SILENT) for state in (leading, following, following)]
+    assert does("PsS", cluster(*nobody_hears)) == "attach 1", "port 8008 is closed to us"
 
 
 # --- again, and the opposite ----------------------------------------------------------------------------------------
@@ -499,21 +651,33 @@ def test_repetitions_are_counted_until_something_else_is_done() -> None:
     memory = NOTHING_DONE
     counted = []
     for action in (attach, attach, attach, detach, detach, attach):
-        memory = remember(memory, action, NOW, gave_up=False)
+        memory = remember(memory, action, NOW)
         counted.append((memory.done[1].kind, memory.done[1].times))
     A, D = Kind.ATTACH, Kind.DETACH  # noqa: N806  # a table
     assert counted == [(A, 1), (A, 2), (A, 3), (D, 1), (D, 2), (A, 1)]
     assert memory.given_up == {}
 
 
-def test_a_repetition_is_not_another_flap_and_old_ones_are_forgotten() -> None:
-    attach, detach = Action(Kind.ATTACH, 1, "just so"), Action(Kind.DETACH, 1, "just so")
-    memory = remember(NOTHING_DONE, detach, NOW, gave_up=True)
-    memory = remember(memory, detach, NOW + 1, gave_up=True)
-    assert memory.given_up == {1: (NOW,)}
-    memory = remember(memory, attach, NOW + 2, gave_up=False)
-    memory = remember(memory, detach, NOW + FLAP_SECONDS, gave_up=True)
-    assert memory.given_up == {1: (NOW + FLAP_SECONDS,)}
+def fallen(*readings: tuple[float, str]) -> Memory:
+    memory = NOTHING_DONE
+    for at, letters in readings:
+        memory = see(memory, table(letters), at)
+    return memory
+
+
+def test_each_fall_of_a_standby_counts_once_whoever_took_it_out_and_old_ones_are_forgotten() -> None:
+    assert fallen((1, "PsS"), (2, "PsS")).given_up == {}, "nobody knows since when"
+    once = fallen((1, "PSS"), (2, "PsS"), (3, "PsS"))
+    assert once.given_up == {1: (2,)}
+    assert see(see(once, table("PSS"), 4), table("PsS"), 5).given_up == {1: (2, 5)}
+    later = 2 + FLAP_SECONDS
+    assert see(see(once, table("PSS"), 4), table("PsS"), later).given_up == {1: (later,)}
+
+
+def test_a_primary_that_falls_on_its_way_to_be_a_standby_does_not_flap() -> None:
+    assert fallen((1, "PSS"), (2, "pSS"), (3, "sPS")).given_up == {}
+    assert fallen((1, "PSS"), (2, "SPS"), (1 + SETTLING_SECONDS - MOMENT, "sPS")).given_up == {}
+    assert 0 in fallen((1, "PSS"), (2, "SPS"), (1 + SETTLING_SECONDS, "sPS")).given_up
 
 
 def test_once_the_table_is_as_it_should_be_the_next_attempt_is_a_first_one() -> None:
@@ -521,7 +685,7 @@ def test_once_the_table_is_as_it_should_be_the_next_attempt_is_a_first_one() -> 
     assert forget(many, table("PsS"), WELL, NOW) == many
     forgiven = forget(many, table("PSS"), WELL, NOW)
     assert does("PsS", WELL, forgiven) == "attach 1"
-    assert remember(forgiven, Action(Kind.ATTACH, 1, "again"), NOW, gave_up=False).done[1].times == 1
+    assert remember(forgiven, Action(Kind.ATTACH, 1, "again"), NOW).done[1].times == 1
     assert does("PSS", cluster(leading, silent, following), forgiven) == "", "the opposite is still too early"
 
 
@@ -558,7 +722,7 @@ TABLES = {
 def test_whatever_is_seen_little_is_done_and_no_harm() -> None:
     for names in product(STATES, repeat=3):
         members = cluster(*(STATES[name] for name in names))
-        primary = truth(members, NOW).primary
+        primary = truth(members, 0, NOW).primary
         for letters, rows in TABLES.items():
             if actions := decide(rows, members, NOTHING_DONE, NOW):
                 assert list(harm(actions, names, letters, members, primary)) == [], f"{names} {letters}: {actions}"
@@ -591,13 +755,16 @@ class ModelPgpool:
     """What pgpool makes of the actions (failover(), find_primary_node(): src/main/pgpool_main.c).
 
     patient: it looks for a primary for as long as there is none, not only once.
+    failback: seconds from one attach of its own accord to the next (establish_persistent_connection, health_check.c).
     """
 
-    def __init__(self, letters: str, *, patient: bool) -> None:
+    def __init__(self, letters: str, *, patient: bool, failback: float = math.inf) -> None:
         self.up = [letter in "PS" for letter in letters]
         self.primary = next((node for node, letter in enumerate(letters) if letter in "Pp"), None)
         self.patient = patient
         self.looking = "p" in letters
+        self.failback = failback
+        self.next_failback = [0.0 if failback < math.inf else math.inf] * 3
 
     def table(self) -> tuple[Row, ...]:
         letters = zip(range(3), self.up, strict=True)
@@ -609,6 +776,13 @@ class ModelPgpool:
         if action.kind is not Kind.DETACH or self.primary in (None, action.node_id):
             self.looking = True
         self.look(members)
+
+    def check(self, members: Sequence[Member], seconds: float) -> None:
+        """Every five seconds, each node by itself: standbys that are down and stream are attached."""
+        for node, member in enumerate(members):
+            streams = member.sql is not None and member.sql.receiving
+            if seconds % 5 == 0 and streams and not self.up[node] and seconds > self.next_failback[node]:
+                self.up[node], self.next_failback[node] = True, seconds + self.failback
 
     def look(self, members: Sequence[Member]) -> None:
         """Of those that take writes it takes the last; unless none is a standby, then the first."""
@@ -628,6 +802,7 @@ class ModelPgpool:
 
 
 STEP = 0.25
+DEFAULTS = {each.name: each.value for each in FAILOVER.defaults}
 
 
 class Simulation:
@@ -646,12 +821,12 @@ class Simulation:
         members = tuple(_asked_at(member, now - 0.1) for member in cluster(*states))
         self.pgpool.look(members)
         rows = self.pgpool.table()
+        self.memory = see(hear(self.memory, members, now), rows, now)
         actions = decide(rows, members, self.memory, now)
         for action in actions:
             self.done.append((self.seconds, f"{action.kind} {action.node_id}"))
             self.pgpool.take(action, members)
-            gave_up = action.kind is Kind.DETACH and primary_of(rows) != action.node_id
-            self.memory = remember(self.memory, action, now, gave_up=gave_up)
+            self.memory = remember(self.memory, action, now)
         if not actions:
             self.memory = forget(self.memory, rows, members, now)
         return bool(actions)
@@ -677,7 +852,7 @@ LASTING = ("leading", "following", "silent", "crashed", "false")
 def test_the_table_comes_true_in_a_few_steps_and_then_nothing_more_is_done(*, patient: bool) -> None:
     for names in product(LASTING, repeat=3):
         states = [STATES[name] for name in names]
-        found = truth(cluster(*states), NOW).primary
+        found = truth(cluster(*states), 0, NOW).primary
         for letters in TABLES:
             simulation = Simulation(ModelPgpool(letters, patient=patient))
             simulation.settle(states)
@@ -708,3 +883,22 @@ def test_a_standby_that_flaps_is_taken_back_less_and_less_often() -> None:
     taken_back = [at for at, what in simulation.done if what == "attach 1"]
     assert {what for _, what in simulation.done} == {"attach 1", "detach 1"}
     assert 1 <= len(taken_back) <= 4, simulation.done
+
+
+@pytest.mark.parametrize(
+    "failback", [math.inf, float(DEFAULTS["auto_failback_interval"])], ids=["alone", "beside pgpool"]
+)
+def test_a_standby_that_pgpool_drops_at_each_login_is_attached_less_and_less_often(failback: float) -> None:
+    pgpool = ModelPgpool("PSS", patient=True, failback=failback)
+    simulation = Simulation(pgpool)
+    attached: list[float] = [0.0]
+    while simulation.seconds < FLAP_SECONDS:
+        if pgpool.up[1] and simulation.seconds - attached[-1] >= 3.0:
+            pgpool.up[1] = False
+        was_up = pgpool.up[1]
+        simulation.step([leading, following, following])
+        pgpool.check(cluster(leading, following, following), simulation.seconds)
+        if pgpool.up[1] and not was_up:
+            attached.append(simulation.seconds)
+    assert attached[1] == 3.25, "the first time at once"
+    assert 5 <= len(attached) <= 12, attached

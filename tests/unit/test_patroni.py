@@ -145,8 +145,29 @@ def test_how_long_the_lock_lasts_is_asked_once_a_minute_and_remembered() -> None
         for now in range(100):  # noqa: B007  # the clock
             rest = asker.ask()
             assert (rest.ttl, rest.loop_wait) == (20.0, 2.0)
-            server.says["/config"] = lambda _: None
         assert server.asked.count("/config") == 2
+        server.says["/primary"] = lambda _: None
+        rest = asker.ask()
+        assert (rest.reach, rest.ttl, rest.loop_wait) == (Reach.REFUSED, 20.0, 2.0)
+
+
+def test_while_nobody_tells_how_long_the_lock_lasts_it_is_asked_more_often() -> None:
+    with node() as server:
+        server.answer("/primary", 200, PRIMARY)
+        server.answer("/config", 503, {"ttl": 5})
+        now = 0.0
+        asker = patroni(server.port, clock=lambda: now)
+        for now in range(10):  # the clock
+            assert asker.ask().ttl is None
+            if now == 4:
+                server.answer("/config", 200, CONFIG)
+                break
+        now = 5.0
+        assert asker.ask().ttl == 20.0
+        server.says["/config"] = lambda _: None
+        for now in (66.0, 72.0):  # noqa: B007  # the clock
+            assert asker.ask().ttl == 20.0, "what was told before"
+        assert server.asked.count("/config") == 4
 
 
 def test_a_node_whose_etcd_is_away_still_tells_about_itself() -> None:

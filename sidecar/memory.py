@@ -1,0 +1,105 @@
+"""What can be done about pgpool's nodes, and what was done and seen before. Pure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from sidecar.member import Member
+from sidecar.table import Row, is_up
+from sidecar.truth import latest_timeline
+
+FLAP_SECONDS = 300.0
+"""A standby that fell more than once within this time must be well for longer each time."""
+SETTLING_SECONDS = 30.0
+"""A primary that becomes a standby may fall in the course of this, which is no flap."""
+
+
+class Kind(StrEnum):
+    """What can be done, by PCP."""
+
+    ATTACH = "attach"
+    DETACH = "detach"
+    LOOK_AGAIN = "look_again"
+    """Have pgpool look for its primary, ending no session: see Pool.look_again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do; `node_id` of LOOK_AGAIN is the primary that is to be found."""
+
+    kind: Kind
+    node_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was last done to a node, and how often in a row."""
+
+    kind: Kind
+    at: float
+    times: int = 1
+    taken: bool = True
+    """Whether pgpool took it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What was done before, by node id."""
+
+    done: Mapping[int, Done]
+    given_up: Mapping[int, tuple[float, ...]]
+    """When a standby that was in use was found down, whoever took it out: pgpool does so, too."""
+    down: Mapping[int, float] = field(default_factory=dict)
+    """When a node that pgpool has detached was first seen so."""
+    standbys: frozenset[int] = frozenset()
+    """Those in use as such."""
+    led: Mapping[int, float] = field(default_factory=dict)
+    """When a node was last pgpool's primary."""
+    timeline: int = 0
+    """The latest that was seen of any server: a promotion begins a new one."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something was done that has not had its effect yet."""
+        return any(done.times for done in self.done.values())
+
+
+NOTHING_DONE = Memory(done={}, given_up={})
+
+
+def remember(memory: Memory, action: Action, now: float, *, taken: bool = True) -> Memory:
+    """The memory after an action; `taken`: pgpool did not refuse."""
+    before = memory.done.get(action.node_id)
+    again = before is not None and before.kind is action.kind
+    if not taken:  # it had no effect that could be waited for
+        return replace(memory, done={**memory.done, action.node_id: Done(action.kind, now, 1, taken=False)})
+    done = Done(action.kind, now, before.times + 1 if before and again else 1)
+    return replace(memory, done={**memory.done, action.node_id: done})
+
+
+def see(memory: Memory, table: Sequence[Row], now: float) -> Memory:
+    """The memory after a reading of pgpool's table."""
+    down = {row.node_id: memory.down.get(row.node_id, now) for row in table if row.status == "down"}
+    given_up = dict(memory.given_up)
+    for node in down.keys() & memory.standbys:
+        if now - memory.led.get(node, -math.inf) >= SETTLING_SECONDS:
+            given_up[node] = (*(each for each in given_up.get(node, ()) if now - each < FLAP_SECONDS), now)
+    return replace(
+        memory,
+        down=down,
+        given_up=given_up,
+        standbys=frozenset(row.node_id for row in table if is_up(row) and row.role == "standby"),
+        led={**memory.led, **{row.node_id: now for row in table if row.role == "primary"}},
+    )
+
+
+def flaps(memory: Memory, node: int, now: float) -> int:
+    """How often a standby fell of late, but for the first time, which may befall any."""
+    return max(0, sum(1 for each in memory.given_up.get(node, ()) if now - each < FLAP_SECONDS) - 1)
+
+
+def hear(memory: Memory, members: Sequence[Member], now: float) -> Memory:
+    """The memory after answers of the cluster."""
+    return replace(memory, timeline=latest_timeline(members, memory.timeline, now))
