@@ -41,7 +41,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -175,21 +175,22 @@ class Stage:
 
 
 class Start(Protocol):
-    """Starts a pgpool with parameters of pgpool.conf, with or without TLS on both sides."""
+    """Starts a pgpool with parameters of pgpool.conf; with TLS on both sides, or with the primary as node 0."""
 
-    def __call__(self, *, tls: bool = False, **parameters: str) -> Stage: ...
+    def __call__(self, *, tls: bool = False, primary_first: bool = False, **parameters: str) -> Stage: ...
 
 
 @pytest.fixture
 def start(servers: Servers, new_pod: NewPod) -> Iterator[Start]:
     with ExitStack() as stack:
 
-        def begin(*, tls: bool = False, **parameters: str) -> Stage:
+        def begin(*, tls: bool = False, primary_first: bool = False, **parameters: str) -> Stage:
             pod = new_pod(servers.primary)
             if tls:
                 pod.environment["PGPOOL_TLS_DIR"] = str(Authority().issue().write(pod.directory / "tls"))
             nodes = zip(("standby", "primary"), servers, strict=True)
-            pod.environment["PGPOOL_BACKENDS"] = ",".join(f"{name}={node.host}:{node.port}" for name, node in nodes)
+            backends = [f"{name}={node.host}:{node.port}" for name, node in nodes]
+            pod.environment["PGPOOL_BACKENDS"] = ",".join(reversed(backends) if primary_first else backends)
             parameters = {"num_init_children": "4", **parameters}
             pod.environment |= {f"PGPOOL_PARAMS_{name.upper()}": value for name, value in parameters.items()}
             pgpool = stack.enter_context(pod.pgpool())
@@ -674,6 +675,27 @@ def test_pooled_connections_are_closed_after_a_session_went_on_without_a_standby
 
     stage.pgpool.connect(APP_ROLE, APP_PASSWORD, "postgres").close()  # there is room for one database only
 
+    assert "segmentation fault" not in stage.pgpool.log
+
+
+def test_pooled_connections_expire_of_which_a_standby_had_refused_one(start: Start, servers: Servers) -> None:
+    stage = start(primary_first=True, num_init_children="1", connection_life_time="4")
+    with servers.standby.connect():
+        os.kill(servers.standby.pid, signal.SIGTERM)  # it lets nobody in, and waits for this session
+        wait_until(lambda: not lets_in(servers.standby), timeout=10, failure=lambda: servers.standby.log)
+        stage.write()
+    servers.standby.restart()
+    servers.primary.sql("ALTER ROLE sr_check NOLOGIN")  # it will not be found
+    try:
+        searching = at_once(stage.look_again)
+        stage.wait_for_lines(SEARCHES, 2)
+        write = at_once(stage.write)  # the process waits for the end of the search, and looks at the standby anew
+        wait([write], timeout=5)
+    finally:
+        servers.primary.sql("ALTER ROLE sr_check LOGIN")
+
+    write.result(timeout=20)
+    searching.result(timeout=20)
     assert "segmentation fault" not in stage.pgpool.log
 
 
