@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from sidecar.generation import marker
 from sidecar.pcp import Pcp, PcpError
 from sidecar.table import TableReader
 from support import proc
+from support.certificates import Authority
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod
@@ -40,7 +41,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -174,19 +175,22 @@ class Stage:
 
 
 class Start(Protocol):
-    """Starts a pgpool with parameters of pgpool.conf."""
+    """Starts a pgpool with parameters of pgpool.conf; with TLS on both sides, or with the primary as node 0."""
 
-    def __call__(self, **parameters: str) -> Stage: ...
+    def __call__(self, *, tls: bool = False, primary_first: bool = False, **parameters: str) -> Stage: ...
 
 
 @pytest.fixture
 def start(servers: Servers, new_pod: NewPod) -> Iterator[Start]:
     with ExitStack() as stack:
 
-        def begin(**parameters: str) -> Stage:
+        def begin(*, tls: bool = False, primary_first: bool = False, **parameters: str) -> Stage:
             pod = new_pod(servers.primary)
+            if tls:
+                pod.environment["PGPOOL_TLS_DIR"] = str(Authority().issue().write(pod.directory / "tls"))
             nodes = zip(("standby", "primary"), servers, strict=True)
-            pod.environment["PGPOOL_BACKENDS"] = ",".join(f"{name}={node.host}:{node.port}" for name, node in nodes)
+            backends = [f"{name}={node.host}:{node.port}" for name, node in nodes]
+            pod.environment["PGPOOL_BACKENDS"] = ",".join(reversed(backends) if primary_first else backends)
             parameters = {"num_init_children": "4", **parameters}
             pod.environment |= {f"PGPOOL_PARAMS_{name.upper()}": value for name, value in parameters.items()}
             pgpool = stack.enter_context(pod.pgpool())
@@ -398,16 +402,102 @@ def test_a_login_waits_for_a_silent_standby_no_longer_than_connect_timeout(start
     stage = start(connect_timeout="500")
     kept = stage.connect()
     servers.standby.stop()
+    with silent(servers.standby):
+        at_once(stage.write).result(timeout=30)  # over two minutes, unpatched
+
+    kept.execute("INSERT INTO written VALUES (3)")
+    wait_until(lambda: stage.status(STANDBY) == "down", timeout=10, failure=lambda: stage.pgpool.log)
+
+
+@contextmanager
+def silent(server: PostgresServer) -> Iterator[None]:
+    """Something in the place of a server that is stopped, which drops what arrives."""
     with ExitStack() as stack:
-        hole = stack.enter_context(socket.create_server((servers.standby.host, servers.standby.port), backlog=0))
+        hole = stack.enter_context(socket.create_server((server.host, server.port), backlog=0))
         for _ in range(3):  # a listener whose queue is full drops what else arrives
             client = stack.enter_context(socket.socket())
             client.settimeout(0)
             client.connect_ex(hole.getsockname())
+        yield
 
-        at_once(stage.write).result(timeout=30)  # over two minutes, unpatched
 
-    kept.execute("INSERT INTO written VALUES (3)")
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that does not run, and whose sockets live."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_login_leaves_a_silent_primary_when_that_is_detached(start: Start, servers: Servers) -> None:
+    stage = start(num_init_children="1", connect_timeout="500")
+    servers.primary.stop("immediate")
+    with silent(servers.primary):
+        write = at_once(stage.write)
+        assert is_held(write), stage.pgpool.log
+        stage.until_told(stage.pcp.detach, PRIMARY)
+        wait([write], timeout=6.5)  # the kernel has tried again after 1, 3 and 7 s; it will after 15 and 31
+        assert not write.done(), stage.pgpool.log
+    servers.primary.start()
+
+    stage.until_told(stage.pcp.attach, PRIMARY)
+
+    write.result(timeout=5)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_login_leaves_a_primary_that_does_not_answer_when_that_is_detached(
+    start: Start, servers: Servers, *, tls: bool
+) -> None:
+    stage = start(num_init_children="1", tls=tls)
+    with stopped(servers.primary.pid):
+        write = at_once(stage.write)
+        assert is_held(write), stage.pgpool.log
+        stage.until_told(stage.pcp.detach, PRIMARY)
+        assert is_held(write), stage.pgpool.log
+    stage.until_told(stage.pcp.attach, PRIMARY)
+
+    write.result(timeout=20)
+
+
+def test_a_login_waits_for_a_primary_that_does_not_answer_for_30_s(start: Start, servers: Servers) -> None:
+    stage = start()
+    with stopped(servers.primary.pid):
+        begin = monotonic()
+        with pytest.raises(psycopg.OperationalError, match="does not answer"):
+            at_once(stage.write).result(timeout=45)
+        assert monotonic() - begin > 25
+    stage.write()
+
+
+def test_a_login_on_pooled_connections_ends_with_the_primary_that_does_not_answer(
+    start: Start, servers: Servers
+) -> None:
+    stage = start(num_init_children="1")
+    log_in = partial(
+        stage.pgpool.connect, APP_ROLE, APP_PASSWORD, "app", connect_timeout=60, application_name="n8n"
+    )  # the name is told to all nodes
+    log_in().close()
+    [[pid]] = servers.primary.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle'")
+    with stopped(pid):
+        login = at_once(log_in)
+        assert is_held(login), stage.pgpool.log
+
+        stage.until_told(stage.pcp.detach, PRIMARY)
+
+        with pytest.raises(psycopg.OperationalError):
+            login.result(timeout=10)
+
+
+def test_a_login_waits_for_a_standby_that_does_not_answer_no_longer_than_connect_timeout(
+    start: Start, servers: Servers
+) -> None:
+    stage = start(connect_timeout="500")
+    with stopped(servers.standby.pid):
+        at_once(stage.write).result(timeout=20)  # for ever, unpatched
+
     wait_until(lambda: stage.status(STANDBY) == "down", timeout=10, failure=lambda: stage.pgpool.log)
 
 
@@ -585,6 +675,27 @@ def test_pooled_connections_are_closed_after_a_session_went_on_without_a_standby
 
     stage.pgpool.connect(APP_ROLE, APP_PASSWORD, "postgres").close()  # there is room for one database only
 
+    assert "segmentation fault" not in stage.pgpool.log
+
+
+def test_pooled_connections_expire_of_which_a_standby_had_refused_one(start: Start, servers: Servers) -> None:
+    stage = start(primary_first=True, num_init_children="1", connection_life_time="4")
+    with servers.standby.connect():
+        os.kill(servers.standby.pid, signal.SIGTERM)  # it lets nobody in, and waits for this session
+        wait_until(lambda: not lets_in(servers.standby), timeout=10, failure=lambda: servers.standby.log)
+        stage.write()
+    servers.standby.restart()
+    servers.primary.sql("ALTER ROLE sr_check NOLOGIN")  # it will not be found
+    try:
+        searching = at_once(stage.look_again)
+        stage.wait_for_lines(SEARCHES, 2)
+        write = at_once(stage.write)  # the process waits for the end of the search, and looks at the standby anew
+        wait([write], timeout=5)
+    finally:
+        servers.primary.sql("ALTER ROLE sr_check LOGIN")
+
+    write.result(timeout=20)
+    searching.result(timeout=20)
     assert "segmentation fault" not in stage.pgpool.log
 
 
