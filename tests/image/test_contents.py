@@ -52,6 +52,13 @@ def test_what_builds_and_installs_stays_outside(root: tarfile.TarFile) -> None:
     assert paths(root, r"^usr/share/man/") == []
 
 
+def test_of_postgresql_there_is_psql_and_nothing_else(root: tarfile.TarFile) -> None:
+    programs = r"bin/(psql|pg_(?!enc$|md5$)\w+|postgres|initdb|(create|drop)(db|user)|(cluster|reindex|vacuum)(db|lo)|ecpg)$"
+    assert paths(root, programs) == ["usr/local/bin/psql"]
+    packages = re.findall(r"^Package: (\S+)", read(root, "var/lib/dpkg/status"), re.MULTILINE)
+    assert [name for name in packages if re.match(r"postgresql|libpq|perl|pgpool|libpgpool", name)] == ["libpq5", "perl-base"]
+
+
 def test_nothing_of_the_machine_that_built_it_is_left(root: tarfile.TarFile) -> None:
     assert paths(root, r"(pip\.conf|\.curlrc|authorities\.crt)$|^(media|mnt|usr/local/share/ca-certificates)/.") == []
     assert read(root, "etc/apt/sources.list") == ""
@@ -99,8 +106,8 @@ def test_every_part_comes_with_its_licence(root: tarfile.TarFile) -> None:
     assert "PgPool Global Development Group" in read(root, "opt/pgpool/COPYING")
     for metadata in paths(root, r"\.dist-info/METADATA$"):
         directory = metadata.rpartition("/")[0]
-        says = re.search(r"^(License|License-Expression): .+", read(root, metadata), re.MULTILINE)
-        assert says or paths(root, rf"^{re.escape(directory)}/.*LICEN[CS]E"), metadata
+        assert re.search(r"^(License|License-Expression): .+", read(root, metadata), re.MULTILINE), metadata
+        assert paths(root, rf"^{re.escape(directory)}/licenses/.*LICEN[CS]E"), metadata
 
 
 def test_the_sbom_is_valid_spdx(sbom: Document) -> None:
