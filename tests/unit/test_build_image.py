@@ -104,3 +104,13 @@ def test_the_context_is_what_the_dockerfile_copies_and_the_tarball_that_was_brou
     assert "./image/tarballs/pgpool-4.6.8.tar.gz" in context
     assert {path.split("/")[1] for path in context} == set(CONTEXT)
     assert not [path for path in context if "__pycache__" in path]
+
+
+@pytest.mark.parametrize("name", ["sbom.py", "smoke-test"])
+def test_a_change_of_what_is_run_at_the_end_reaches_a_builder_that_knows_the_rest(tree: Path, name: str) -> None:
+    before = told(tree, "buildah")
+    with (tree / "image" / name).open("a") as file:
+        file.write("\n# changed\n")
+    (changed,) = {each for each in told(tree, "buildah") if "=" in each} - set(before)
+    assert changed.startswith("MOUNTED=")
+    assert f"ARG {changed.partition('=')[0]}\nRUN --mount" in (tree / "Dockerfile").read_text()
