@@ -45,8 +45,8 @@ def tree(tmp_path: Path) -> Path:
 
 
 def told(tree: Path, builder: str, *arguments: str) -> list[str]:
-    """The builder's arguments, without those of the same value in every build."""
-    command = [tree / "image/build-image", "--tag", "name:tag", "--builder", builder, *arguments]
+    """The builder's arguments."""
+    command = [str(tree / "image/build-image"), "--tag", "name:tag", "--builder", builder, *arguments]
     env = {"PATH": f"{tree.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(tree.parent)}
     subprocess.run(command, env=env, check=True, timeout=30)
     return (tree.parent / "told").read_text().splitlines()
