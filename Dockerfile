@@ -83,6 +83,8 @@ COPY --from=python /opt/pgpool-entrypoint /opt/pgpool-entrypoint
 ENV PATH=/opt/pgpool/bin:/usr/local/bin:/usr/bin:/bin
 # The second line proves, as the user that will run it, that all of it works.
 ARG SOURCE_DATE_EPOCH
+# The checksum of both files: buildah's cache does not look into what is mounted.
+ARG MOUNTED
 RUN --mount=type=bind,source=image,target=/mnt \
     python3.13 /mnt/sbom.py --output /usr/share/sbom/pgpool-entrypoint.spdx.json \
     && setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all /mnt/smoke-test

@@ -37,8 +37,10 @@ def document(root: Path, created: datetime) -> dict[str, object]:
     """The SPDX 2.3 document of an image's root directory."""
     distribution = dict(re.findall(r'^(\w+)="?([^"\n]*)', (root / "etc/os-release").read_text(), re.MULTILINE))
     pgpool = _pgpool(root / "opt/pgpool")
-    packages = [pgpool, *_debian(root, distribution), *_python(root / "opt/pgpool-entrypoint")]
-    packages.sort(key=lambda package: str(package["SPDXID"]))
+    (site,) = root.glob("opt/pgpool-entrypoint/lib/python3*/site-packages")
+    everything = (pgpool, *_debian(root, distribution), *_python(site), *_compiled_in(site))
+    by_identifier = {str(package["SPDXID"]): package for package in everything}
+    packages = [package for _, package in sorted(by_identifier.items())]
     own = next(package for package in packages if package["name"] == "pgpool-entrypoint")
     image = _package(IMAGE, "pgpool-entrypoint image", f"{own['versionInfo']}-pgpool-{pgpool['versionInfo']}")
     image["primaryPackagePurpose"] = "CONTAINER"
@@ -108,9 +110,8 @@ def _debian(root: Path, distribution: dict[str, str]) -> Iterator[Package]:
         yield package
 
 
-def _python(environment: Path) -> Iterator[Package]:
+def _python(site: Path) -> Iterator[Package]:
     """What is installed in the virtual environment."""
-    (site,) = environment.glob("lib/python3*/site-packages")
     for distribution in metadata.distributions(path=[str(site)]):
         fields = distribution.metadata
         name, version = fields["Name"], distribution.version
@@ -118,6 +119,19 @@ def _python(environment: Path) -> Iterator[Package]:
         package = _package(f"SPDXRef-pypi-{_identifier(name)}", name, version, purl)
         (package["licenseDeclared"],) = fields.get_all("License-Expression") or ["NOASSERTION"]
         yield package
+
+
+def _compiled_in(site: Path) -> Iterator[Package]:
+    """What Python's packages have inside them, OpenSSL for one, as far as they bring a CycloneDX bill that says so."""
+    for bill in sorted(site.glob("*.dist-info/sboms/*.json")):
+        for component in json.loads(bill.read_text()).get("components", ()):
+            name, version, purl = component["name"], component["version"], component["purl"]
+            if purl.startswith("pkg:pypi/"):
+                continue  # the package itself
+            package = _package(f"SPDXRef-in-python-{_identifier(f'{name}-{version}')}", name, version, purl)
+            licences = [each["expression"] for each in component.get("licenses", ()) if "expression" in each]
+            (package["licenseDeclared"],) = licences or ["NOASSERTION"]
+            yield package
 
 
 def _package(identifier: str, name: str, version: str, purl: str | None = None) -> Package:

@@ -83,6 +83,16 @@ CASES = {
         {},
     ),
     "PgpoolPasswordRejected": Case({'pgpool_reloader_rejected_credentials{pod="a"}': "2x10"}, "45s", "1m", {}),
+    "PgpoolNothingProved": Case(
+        {
+            # A login at the start, two more every 5 minutes, the last ones after 15: their window ends after 23.
+            'pgpool_reloader_verify_total{pod="a",stage="backend",result="accepted"}': "1x19 3x19 5x19 7x80",
+            'pgpool_reloader_verify_total{pod="a",stage="backend",result="unknown"}': "0+1x140",
+        },
+        "29m30s",
+        "30m",
+        {},
+    ),
     "PgpoolRolledBack": Case(
         {'pgpool_reloader_rollbacks_total{pod="a",reason="refused"}': "0 0 1x10"}, "15s", "30s", {"reason": "refused"}
     ),

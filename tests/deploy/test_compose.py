@@ -18,7 +18,8 @@ from entrypoint.pipeline import resolve
 from entrypoint.secret import Secret
 
 COMPOSE = DEPLOY / "compose"
-SERVICES: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
+DOCUMENT: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text())
+SERVICES, VOLUMES = DOCUMENT["services"], DOCUMENT["volumes"]
 ROLES = {"sr_check", "n8n"}
 
 
@@ -41,6 +42,12 @@ def test_both_programs_have_one_image_the_same_settings_and_mounts() -> None:
     for key in ("image", "environment", "volumes", "read_only", "cap_drop", "security_opt"):
         assert pgpool[key] == sidecar[key]
     assert sidecar["command"] == ["pgpool-sidecar"]
+
+
+def test_podman_and_podman_compose_of_debian_12_take_it() -> None:
+    """They know sysctls as a list alone, and take the size of a volume in memory for a quota; found by running them."""
+    assert SERVICES["pgpool"]["sysctls"] == ["kernel.shm_rmid_forced=1"]
+    assert "size=" not in VOLUMES["run"]["driver_opts"]["o"]
 
 
 def test_the_entrypoint_takes_it_as_it_is(example: Path) -> None:

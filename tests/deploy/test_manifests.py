@@ -130,6 +130,9 @@ def test_the_network_lets_pgpool_reach_its_backends_and_no_other_address() -> No
     assert networks == [str(ipaddress.ip_network(backend.host)) for backend in backends]
     assert {port["port"] for port in to_backends["ports"]} == {8008, *(backend.port for backend in backends)}
     assert {(port["protocol"], port["port"]) for port in to_dns["ports"]} == {("UDP", 53), ("TCP", 53)}
+    (resolver,) = to_dns["to"]
+    assert resolver["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
+    assert resolver["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
 
 
 def test_the_network_lets_in_applications_and_prometheus_each_to_one_port() -> None:

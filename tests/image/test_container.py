@@ -55,11 +55,20 @@ def test_a_killed_pgpool_comes_back_ten_times_and_no_shared_memory_piles_up(pod:
     assert pod.sidecar.shared_memory() == segments
 
 
-def test_both_containers_end_in_time_and_cleanly(pod: ContainerPod) -> None:
-    assert pod.pgpool.stop() < 5
+def test_both_containers_end_in_time_and_cleanly_while_a_client_stays(pod: ContainerPod) -> None:
+    with pod.connect():
+        assert pod.pgpool.stop() < 5
     assert pod.pgpool.state["ExitCode"] == ExitCode.OK
     assert pod.sidecar.stop() < 3
     assert pod.sidecar.state["ExitCode"] == ExitCode.OK
+
+
+def test_sigterm_ends_both_as_well_when_no_client_is_there(pod: ContainerPod) -> None:
+    begin = time.monotonic()
+    for container in (pod.pgpool, pod.sidecar):
+        container.signal("TERM")
+        assert container.wait_until_exit() == ExitCode.OK
+    assert time.monotonic() - begin < 8
 
 
 def test_any_user_id_in_group_0_can_run_it(new_pod: NewContainerPod) -> None:

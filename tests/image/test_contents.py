@@ -1,5 +1,6 @@
 """What is in the image, and what is not."""
 
+import json
 import re
 import tarfile
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_what_builds_and_installs_stays_outside(root: tarfile.TarFile) -> None:
     assert paths(root, r"^usr/share/man/") == []
 
 
+def test_of_postgresql_there_is_psql_and_nothing_else(root: tarfile.TarFile) -> None:
+    programs = r"bin/(psql|pg_\w+|postgres|initdb|ecpg|(create|drop)(db|user)|(cluster|reindex|vacuum)(db|lo))$"
+    pgpools = {"opt/pgpool/bin/pg_enc", "opt/pgpool/bin/pg_md5"}
+    assert set(paths(root, programs)) - pgpools == {"usr/local/bin/psql"}
+    packages = re.findall(r"^Package: (\S+)", read(root, "var/lib/dpkg/status"), re.MULTILINE)
+    related = [name for name in packages if name.startswith(("postgresql", "libpq", "perl", "pgpool"))]
+    assert related == ["libpq5", "perl-base"]
+
+
 def test_nothing_of_the_machine_that_built_it_is_left(root: tarfile.TarFile) -> None:
     assert paths(root, r"(pip\.conf|\.curlrc|authorities\.crt)$|^(media|mnt|usr/local/share/ca-certificates)/.") == []
     assert read(root, "etc/apt/sources.list") == ""
@@ -99,8 +109,8 @@ def test_every_part_comes_with_its_licence(root: tarfile.TarFile) -> None:
     assert "PgPool Global Development Group" in read(root, "opt/pgpool/COPYING")
     for metadata in paths(root, r"\.dist-info/METADATA$"):
         directory = metadata.rpartition("/")[0]
-        says = re.search(r"^(License|License-Expression): .+", read(root, metadata), re.MULTILINE)
-        assert says or paths(root, rf"^{re.escape(directory)}/.*LICEN[CS]E"), metadata
+        assert re.search(r"^(License|License-Expression): .+", read(root, metadata), re.MULTILINE), metadata
+        assert paths(root, rf"^{re.escape(directory)}/licenses/.*LICEN[CS]E"), metadata
 
 
 def test_the_sbom_is_valid_spdx(sbom: Document) -> None:
@@ -124,6 +134,14 @@ def test_the_sbom_lists_every_package(root: tarfile.TarFile, sbom: Document) -> 
         installed |= set(re.findall(r"^Name: (\S+)\nVersion: (\S+)$", read(root, metadata), re.MULTILINE))
     assert len(installed) > 90
     assert installed - listed == set()
+
+
+def test_the_sbom_lists_what_is_compiled_into_the_packages_of_python(root: tarfile.TarFile, sbom: Document) -> None:
+    bills = [json.loads(read(root, path)) for path in paths(root, r"\.dist-info/sboms/.*\.json$")]
+    inside = {(each["name"], each["version"]) for bill in bills for each in bill["components"]}
+    assert "openssl" in {name for name, _ in inside}
+    listed = {(package.name, package.version) for package in sbom.packages}
+    assert {name for name, _ in inside - listed} <= {"psycopg_binary"}  # listed as psycopg-binary
 
 
 def test_it_has_the_versions_that_were_pinned(root: tarfile.TarFile, sbom: Document) -> None:

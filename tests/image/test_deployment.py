@@ -1,5 +1,6 @@
 """The pods of deploy/base, as podman can start them, at work."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,17 @@ def test_the_command_of_its_pre_stop_hook_is_in_the_image(deployed: ContainerPod
     program, seconds = pgpool["lifecycle"]["preStop"]["exec"]["command"]
     assert int(seconds) > 0
     assert deployed.pgpool.run(program, "0").returncode == 0
+
+
+def test_its_limit_of_memory_is_enough_when_every_child_has_had_a_row_of_4_mb(deployed: ContainerPod) -> None:
+    children = int(BASE["ConfigMap"]["data"]["PGPOOL_PARAMS_NUM_INIT_CHILDREN"])
+    (pgpool,) = POD["containers"]
+    limit = int(pgpool["resources"]["limits"]["memory"].removesuffix("Mi"))
+    with ExitStack() as clients:
+        for _ in range(children):
+            client = clients.enter_context(deployed.connect())
+            for _ in range(2):
+                assert client.execute("SELECT length(row), row FROM repeat('x', 4000000) AS row").fetchone() is not None
+        mebibytes = deployed.pgpool.resident_bytes() / 2**20
+    print(f"memory of pgpool after {children} rows of 4 MB at a time: {mebibytes:.0f} MiB")
+    assert 200 < mebibytes < 0.8 * limit

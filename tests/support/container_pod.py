@@ -105,12 +105,16 @@ class ContainerPod:
         before: Mapping[str, str] = self.pgpool_description.env
         self.pgpool_description = replace(self.pgpool_description, env={**before, **env})
 
+    def connect(self, role: str = APP_ROLE, password: str = APP_PASSWORD) -> psycopg.Connection:
+        """A client of pgpool, which stays."""
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, user=role, password=password, dbname="postgres", connect_timeout=5
+        )
+
     def login(self, role: str = APP_ROLE, password: str = APP_PASSWORD) -> bool:
         """One client's login with a query: whether it succeeds."""
         try:
-            with psycopg.connect(
-                host="127.0.0.1", port=self.port, user=role, password=password, dbname="postgres", connect_timeout=5
-            ) as connection:
+            with self.connect(role, password) as connection:
                 return connection.execute("SELECT 1").fetchone() == (1,)
         except psycopg.OperationalError:
             return False

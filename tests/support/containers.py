@@ -130,6 +130,10 @@ class Container:
         podman("stop", self.identity)
         return time.monotonic() - begin
 
+    def signal(self, name: str) -> None:
+        """Send a signal to its first process."""
+        podman("kill", f"--signal={name}", self.identity)
+
     def remove(self) -> None:
         """End it at once, and leave nothing of it."""
         podman("rm", "--force", "--time=0", self.identity)
