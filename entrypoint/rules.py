@@ -111,7 +111,7 @@ def _check_key(settings: Settings, material: Material, problems: Problems) -> No
         remedy = "write it as one line of text with Unix line ends"
     else:
         return
-    problems.add(table.KEY_FILE.name, str(settings.key_file), what, remedy)
+    problems.add(table.KEY_FILE.name, str(settings.key_file or "PGPOOL_AES_KEY"), what, remedy)
 
 
 def _check_credentials(settings: Settings, material: Material, problems: Problems) -> None:
@@ -130,7 +130,7 @@ def _check_credentials(settings: Settings, material: Material, problems: Problem
             )
         origins.setdefault(credential.role, credential.origin)
         encrypted = ""
-        if settings.key_file is not None:
+        if settings.key_file is not None or material.key is not None:
             encrypted = " when they are encrypted"
         elif credential.role == settings.check_user:
             encrypted = " when they are encrypted, as the check role's always is in pgpool.conf"
