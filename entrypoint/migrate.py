@@ -10,7 +10,7 @@ from entrypoint import defaults
 from entrypoint import settings as table
 from entrypoint.catalogue import Assignment, Catalogue, InvalidValueError
 from entrypoint.compat.source import UNKNOWN, Source
-from entrypoint.compat.translate import Loaded, image_of, load_translated
+from entrypoint.compat.translate import IMAGES, Loaded, image_of, load_translated
 from entrypoint.defaults import Default
 from entrypoint.environment import PARAMS_PREFIX
 from entrypoint.errors import ConfigurationError, Problem, Problems
@@ -19,7 +19,6 @@ from entrypoint.sources import Raw, Reader, SourceError
 
 _NOT_HERE = b"# not read here\n"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-_IMAGES = {"bitnami": "bitnami/pgpool", "official": "pgpool/pgpool"}
 
 
 @dataclass(slots=True)
@@ -109,7 +108,7 @@ def _parameter(result: Migration, assignment: Assignment, raw: Raw, own: Default
     _set(result, variable, raw)
     if own is not None and raw.origin.startswith("default"):
         result.differences.append(
-            f"{variable}={raw.value} keeps a default of {_IMAGES[image]}; without it, it is {own.value or 'empty'} "
+            f"{variable}={raw.value} keeps a default of {IMAGES[image]}; without it, it is {own.value or 'empty'} "
             f"({own.why})"
         )
 

@@ -144,11 +144,11 @@ def _check_credentials(settings: Settings, material: Material, problems: Problem
             if from_file
             else (f"the role {settings.check_user!r}", f"the file {settings.users_dir}/{settings.check_user}")
         )
+        where, remedy = str(settings.users_dir), f"add {file}, or name another role"
+        if settings.compat in ("official", "bitnami") and settings.origin(table.USERS_DIR) == "default":
+            where, remedy = "the environment", "set the variable of its password, or name another role"
         problems.add(
-            table.CHECK_USER.name,
-            settings.origin(table.CHECK_USER),
-            f"{named} has no password in {settings.users_dir}",
-            f"add {file}, or name another role",
+            table.CHECK_USER.name, settings.origin(table.CHECK_USER), f"{named} has no password in {where}", remedy
         )
 
 

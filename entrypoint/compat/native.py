@@ -108,31 +108,22 @@ def _backends(draft: Draft) -> Raw | None:
             "use the new numbers with the pcp tools"
         )
     names = _names(draft, nodes, hosts)
-    entries = []
-    for node, host in hosts.items():
-        fields = nodes[node]
-        port, weight, flag = (_value(fields.get(key), other) for key, other in _NODE_DEFAULTS)
-        for raw, piece in (
-            (host, host.value),
-            *(
-                (fields.get(key, host), value)
-                for key, value in (
-                    ("port", port),
-                    ("weight", weight),
-                    ("flag", flag),
-                    ("application_name", names[node]),
-                )
-            ),
-        ):
-            if not _PIECE.fullmatch(piece):
-                draft.refuse(raw, f"node {node}", f"node {node} has blanks or signs where none can be", "correct it")
-        address = f"[{host.value}]" if ":" in host.value else host.value
-        options = [f"weight={weight}"] * (weight != "1") + [f"flag={flag}"] * (flag != "ALLOW_TO_FAILOVER")
-        entries.append(f"{names[node]}={address}:{port}{'?' if options else ''}{'&'.join(options)}")
+    entries = [_entry(draft, node, nodes[node], name) for node, name in names.items()]
     return Raw(",".join(entries), next(iter(hosts.values())).origin)
 
 
-_NODE_DEFAULTS = (("port", "5432"), ("weight", "1"), ("flag", "ALLOW_TO_FAILOVER"))
+def _entry(draft: Draft, node: int, fields: dict[str, Raw], name: str) -> str:
+    """One server in our grammar."""
+    host = fields["hostname"].value
+    port = _value(fields.get("port"), "5432")
+    weight, flag = _value(fields.get("weight"), "1"), _value(fields.get("flag"), "ALLOW_TO_FAILOVER")
+    # Else a comma or a question mark would begin something new.
+    if not all(_PIECE.fullmatch(piece) for piece in (name, host, port, weight, flag)):
+        what = f"node {node} has blanks or signs where none can be"
+        draft.problems.add(f"node {node}", fields["hostname"].origin, what, "correct it")
+    options = [f"weight={weight}"] * (weight != "1") + [f"flag={flag}"] * (flag != "ALLOW_TO_FAILOVER")
+    address = f"[{host}]" if ":" in host else host
+    return f"{name}={address}:{port}{'?' if options else ''}{'&'.join(options)}"
 
 
 def _names(draft: Draft, nodes: dict[int, dict[str, Raw]], hosts: dict[int, Raw]) -> dict[int, str]:

@@ -13,9 +13,10 @@ from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, base_name, is_our
 from entrypoint.errors import Problems
 from entrypoint.material import Supplied
 from entrypoint.settings import Settings
-from entrypoint.sources import Reader, SourceError, text
+from entrypoint.sources import Raw, Reader, SourceError, text
 
 _SHARED = {row.variable for row in bitnami.TABLE} & {row.variable for row in official.TABLE}
+IMAGES = {"bitnami": bitnami.NAME, "official": official.NAME}
 _ROWS = {"bitnami": bitnami.TABLE, "official": official.TABLE}
 _NAMES = {image: [row.variable for row in rows] for image, rows in _ROWS.items()}
 
@@ -49,6 +50,8 @@ def load_translated(env: Mapping[str, str], catalogue: Catalogue, reader: Reader
     else:
         official.draft(draft, catalogue)
         supplied = settle(draft, catalogue)
+    if not draft.has(table.COMPAT.name):
+        draft.settings[table.COMPAT.name] = Raw(image, "told from the other variables")
     rest = _without(theirs | frozenset(_misspelt(image, _without(theirs, env), catalogue, problems)), env)
     settings = load(rest, catalogue, reader, problems, draft.settings)
     if settings.key_file is None and supplied.key is None:

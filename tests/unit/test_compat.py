@@ -74,7 +74,8 @@ def test_every_row_leads_somewhere_and_is_in_the_docs(image: str, rows: tuple[Ro
             assert row.to in {setting.name for setting in TABLE}
         elif row.to:
             assert catalogue.parameters[row.to].secret == row.secret
-            assert row.default is None or catalogue.assign(row.to, row.default)
+            if row.default is not None:
+                catalogue.assign(row.to, row.default)
 
 
 @pytest.mark.parametrize("row", [row for row in bitnami.TABLE if row.to], ids=lambda row: row.variable)
@@ -164,7 +165,12 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_BACKEND_NODES": None}, "PGPOOL_BACKEND_NODES (not set)", "is required"),
     ("bitnami", {"PGPOOL_BACKEND_APPLICATION_NAMES": "one"}, "APPLICATION_NAMES", "has 1 names for 2 nodes"),
     ("bitnami", {"PGPOOL_POSTGRES_CUSTOM_USERS": "a,b"}, "CUSTOM_USERS", "has 2 roles"),
-    ("bitnami", {"PGPOOL_SR_CHECK_PASSWORD": None}, "PGPOOL_CHECK_USER (from PGPOOL_SR_CHECK_USER)", "no password"),
+    (
+        "bitnami",
+        {"PGPOOL_SR_CHECK_PASSWORD": None},
+        "PGPOOL_CHECK_USER (from PGPOOL_SR_CHECK_USER)",
+        "in the environment",
+    ),
     ("bitnami", {"PGPOOL_SR_CHECK_PASSWORD_FILE": "/nowhere"}, "CHECK_PASSWORD_FILE", "so is PGPOOL_SR_CHECK_PASSWORD"),
     ("bitnami", {"PGPOOL_POSTGRES_USERNAME": "customuser"}, "role 'customuser'", "has a password in"),
     ("bitnami", {"PGPOOL_SR_CHECK_PASSWORD": "x" * 80}, "password of role 'customuser'", "80 bytes"),
@@ -241,6 +247,7 @@ def test_our_own_settings_go_with_those_of_another_image(bare: Site) -> None:
     assert roles(bare) == {**foreign.COMPOSE.roles, "app": "from a Secret % 1"}
     assert bare.conf()["max_pool"] == "3"
     assert bare.resolve().settings.patroni.enabled
+    assert bare.resolve().settings.compat == "bitnami"
 
 
 @pytest.mark.parametrize("named", ["tls.crt tls.key ca.crt", "server.crt server.key root.pem"])
