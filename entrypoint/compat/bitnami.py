@@ -11,6 +11,8 @@ from entrypoint.sources import Raw, SourceError, text
 NAME = "bitnami/pgpool"
 PCP_PASSWORD = "PGPOOL_ADMIN_PASSWORD"  # noqa: S105  # a variable's name
 
+INIT_SCRIPTS = Path("/docker-entrypoint-initdb.d")
+
 KEPT = frozenset({"search_primary_node_timeout"})
 """That image always has 0 there: a failover that finds no primary never ends, and nothing else is done meanwhile."""
 
@@ -232,10 +234,22 @@ def _differences(given: Draft, values: dict[str, Raw]) -> None:
         warn("PGPOOL_DISCARD_STATUS is not taken over: pgpool always starts afresh (-D); nothing is to be done")
     if "PGPOOL_EXTRA_FLAGS" in values:
         warn("PGPOOL_EXTRA_FLAGS is not taken over; give pgpool's arguments to the container: `run -- …`")
+    if scripts := _init_scripts():
+        warn(
+            f"{', '.join(scripts)} in {INIT_SCRIPTS} are not run; set what they change in pgpool.conf as "
+            "PGPOOL_PARAMS_…, and do the rest before this container starts"
+        )
     warn(
         "search_primary_node_timeout is not 0 as in that image, but as in this one's table of defaults; set "
         "PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT if you want another"
     )
+
+
+def _init_scripts() -> list[str]:
+    try:
+        return sorted(script.name for script in INIT_SCRIPTS.glob("*.sh"))
+    except OSError:
+        return []
 
 
 def _list(raw: Raw) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from integration.conftest import CreateRole
 from support import foreign
+from support.certificates import Authority
 from support.deadline import wait_until
 from support.foreign import Foreign
 from support.oracle import parsed_settings, unrecognised_settings
@@ -91,6 +92,28 @@ def test_pgpool_boots_with_it_as_it_is_and_its_roles_log_in_by_scram(
             assert said.returncode == 0, said.stdout
         for password in passwords(case).values():
             assert password not in pgpool.log
+
+
+@pytest.mark.parametrize("image", ["bitnami", "official"])
+def test_its_certificate_serves_and_whoever_comes_without_tls_is_refused(
+    new_pod: NewPod, postgres: PostgresServer, create_role: CreateRole, image: str
+) -> None:
+    case = foreign.COMPOSE if image == "bitnami" else foreign.OPERATOR
+    pod = placed(case, new_pod(), postgres, create_role)
+    issued = Authority().issue().write(pod.directory / "config/tls")
+    if image == "bitnami":
+        certificate, key = (issued / name for name in ("server.pem", "server.key"))
+        (issued / "tls.crt").rename(certificate)
+        (issued / "tls.key").rename(key)
+        pod.environment |= {"PGPOOL_TLS_CERT_FILE": str(certificate), "PGPOOL_TLS_KEY_FILE": str(key)}
+        pod.environment["PGPOOL_ENABLE_TLS"] = "yes"
+    else:
+        pod.environment["PGPOOL_CONF_VOLUME"] = str(pod.directory / "config")
+    role = next(role for role in case.roles if role != SUPERUSER)
+    with started(pod) as pgpool:
+        pgpool.wait_until_login(role, case.roles[role], sslmode="verify-ca", sslrootcert=str(issued / "ca.crt"))
+        assert not pgpool.can_log_in(role, case.roles[role], sslmode="disable")
+        assert "clients without TLS are refused" in pgpool.log
 
 
 def test_the_sidecar_rotates_a_password_that_bitnamis_chart_mounts_as_a_file(

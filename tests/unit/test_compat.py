@@ -146,6 +146,13 @@ def test_an_ordinary_environment_has_few_warnings(bare: Site, image: str) -> Non
     assert all(said in warning for said, warning in zip(ALWAYS[image], warnings, strict=True))
 
 
+def test_scripts_that_are_not_run_are_named(bare: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(bare, BITNAMI)
+    monkeypatch.setattr(bitnami, "INIT_SCRIPTS", bare.file("scripts/10-users.sh", "exit 1").parent)
+    (warning,) = [each for each in bare.resolve().model.warnings if "10-users.sh" in each]
+    assert "are not run; set what they change" in warning
+
+
 REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_BACKENDS": "a=h"}, "PGPOOL_BACKENDS (environment)", "ways of different images"),
     ("bitnami", {"PGPOOL_PARAMS_BACKEND_HOSTNAME0": "h"}, "PGPOOL_BACKEND_NODES", "ways of different images"),
