@@ -6,7 +6,7 @@ from pathlib import Path
 from entrypoint.catalogue import Catalogue
 from entrypoint.compat.bitnami import read_conf
 from entrypoint.compat.draft import Draft, Row, given_as, read_rows
-from entrypoint.environment import PARAMS_PREFIX, find_settings
+from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, find_settings
 from entrypoint.sources import Raw
 
 NAME = "pgpool/pgpool"
@@ -26,7 +26,10 @@ DEFAULTS = {
     "sr_check_period": "0",
     "health_check_period": "0",
 }
-"""What that image exports when it is not set; a mounted pgpool.conf goes without."""
+"""What that image exports when it is not set; a mounted pgpool.conf goes without.
+
+With or without one, it adds failover_on_backend_error off, unless that is on.
+"""
 
 
 def is_pair(name: str, env: Mapping[str, str]) -> bool:
@@ -79,6 +82,7 @@ def draft(given: Draft, catalogue: Catalogue) -> None:
 def _parameters(given: Draft, catalogue: Catalogue) -> None:
     own = {name: value for name, value in given.env.items() if name.startswith(PARAMS_PREFIX)}
     variables = dict(find_settings(own, catalogue, given.reader, given.problems))
+    given.parameters["failover_on_backend_error"] = Raw("off", f"default of {NAME}")
     if (path := mounted_conf(given.env)) is not None:
         if variables:
             given.warnings.append(f"not taken over, because {path} is there: {', '.join(variables)}; remove them")
@@ -86,16 +90,15 @@ def _parameters(given: Draft, catalogue: Catalogue) -> None:
         return
     for name, value in DEFAULTS.items():
         given.parameters[name] = Raw(value, f"default of {NAME}")
-    given.parameters["failover_on_backend_error"] = Raw("off", f"default of {NAME}")
     seen: dict[str, str] = {}
     for name, raw in variables.items():
         # _FILE belongs to the name only of parameters that end so.
-        base = name if raw.origin == "environment" else name.removesuffix("_FILE")
+        base = name if raw.origin == ENVIRONMENT else name.removesuffix("_FILE")
         parameter = base.removeprefix(PARAMS_PREFIX).lower()
         if parameter in seen:
             given.problems.add(name, raw.origin, f"sets the same as {seen[parameter]}", "keep one of the two")
         seen[parameter] = name
-        origin = f"from {name}" if raw.origin == "environment" else raw.origin
+        origin = f"from {name}" if raw.origin == ENVIRONMENT else raw.origin
         given.parameters[parameter] = Raw(raw.value, origin, raw.secret)
 
 

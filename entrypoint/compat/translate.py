@@ -31,14 +31,16 @@ class Loaded:
 
 
 def load_translated(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems: Problems) -> Loaded:
-    """Read an environment in whichever words. What is wrong is added to `problems`, as by environment.load."""
+    """Read an environment in whichever words. What is wrong is added to `problems`, as by environment.load.
+
+    Raises ConfigurationError when it speaks two images' words at once.
+    """
     servers = _servers(env)
     if len(servers) > 1 and _named(env) is None:
         names = [name for _, name in servers]
         what = f"is set, and so is {' and '.join(names[1:])}: these are ways of different images to give the servers"
         problems.add(names[0], ENVIRONMENT, what, "keep one of them, or say in PGPOOL_COMPAT whose variables count")
-        theirs = frozenset[str]().union(*(variables_of(image, env) for image in _ROWS))
-        return Loaded(load(_without(theirs, env), catalogue, reader, problems, {}), Supplied(tls={}))
+        problems.raise_if_any()  # whose words the rest is cannot be told
     image = image_of(env)
     if image is None:
         return Loaded(load(env, catalogue, reader, problems), None)

@@ -31,7 +31,8 @@ def placed(case: Foreign, pod: Pod, server: PostgresServer, create_role: CreateR
     for role, password in passwords(case).items():
         if role != SUPERUSER:
             create_role(role, password, monitor=True)
-    env = {name: value for name, value in case.placed(pod.directory).items() if "BACKEND_" not in name}
+    servers = re.compile(r"PGPOOL_(PARAMS_)?BACKEND_")
+    env = {name: value for name, value in case.placed(pod.directory).items() if not servers.match(name)}
     here = {
         "PGPOOL_RUN_DIR": str(pod.run_dir),
         "PGPOOL_PARAMS_LISTEN_ADDRESSES": "127.0.0.1",
@@ -134,7 +135,7 @@ def test_the_sidecar_of_passwords_in_variables_wants_the_same_ones(
 ) -> None:
     pod = placed(foreign.OPERATOR, new_pod(), postgres, create_role)
     with started(pod) as pgpool:
-        pgpool.wait_until_login("app", foreign.OPERATOR.roles["app"])
+        pgpool.wait_until_login("my_app", foreign.OPERATOR.roles["my_app"])
         secrets = {name: value for name, value in pod.environment.items() if name.endswith("_PASSWORD")}
         with Sidecar(pod, **secrets) as sidecar:
             sidecar.wait_until("in_sync")

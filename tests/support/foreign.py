@@ -252,7 +252,7 @@ MOUNTED = Foreign(
             "backend_flag1 = 'DISALLOW_TO_FAILOVER'\nsr_check_period = 0\nenable_pool_hba = off\n"
             "backend_clustering_mode = 'streaming_replication'\nnum_init_children = 32\nmax_pool = 4\n"
             "child_life_time = 300\nchild_max_connections = 0\nconnection_life_time = 0\nclient_idle_limit = 0\n"
-            "connection_cache = on\nload_balance_mode = on\nssl = off\nfailover_on_backend_error = off\n"
+            "connection_cache = on\nload_balance_mode = on\nssl = off\n"
         ),
         "config/pool_hba.conf": "local all all trust\nhost all all 0.0.0.0/0 md5\n",
     },
@@ -273,7 +273,7 @@ OPERATOR = Foreign(
         "PGPOOL_PARAMS_ENABLE_POOL_HBA": "on",
         "PGPOOL_PARAMS_LOG_LINE_PREFIX": "a=b: ",
         "PGPOOL_PARAMS_PORT": "9999",
-        "MY_APP_USERNAME": "app",
+        "MY_APP_USERNAME": "my_app",
         "MY_APP_PASSWORD": "a b * $x",
         "GIT_USERNAME": "nobody",
         "PGPOOL_PASSWORD_ENCRYPTION_METHOD": "scram-sha-256",
@@ -289,7 +289,7 @@ OPERATOR = Foreign(
         "log_line_prefix": "'a=b: '",
         "enable_pool_hba": "on",
     },
-    {"checker": "check % pass", "app": "a b * $x"},
+    {"checker": "check % pass", "my_app": "a b * $x"},
 )
 """What users of the official image report: a prefix with an underscore, `=` in values, unrelated variables."""
 

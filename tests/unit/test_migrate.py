@@ -190,6 +190,7 @@ def test_a_container_as_docker_describes_it(catalogue: Catalogue) -> None:
             "has a value that is not here",
         ),
         ("PGPOOL_BACKEND_NODES=0:a\nPGPOOL_BACKENDS=a=h", "is not an environment of"),
+        ("PGPOOL_BACKEND_NODES=0:a\nPGPOOL_PARAMS_BACKEND_HOSTNAME0=h", "ways of different images"),
         ("PGPOOL_BACKEND_NODES=0:a\nPGPOOL_MAX_POOL=abc", "'abc' is not a whole number"),
     ],
 )
