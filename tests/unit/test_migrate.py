@@ -1,5 +1,6 @@
 """What `migrate` prints: the same pgpool in our own words, and no secret."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from entrypoint.__main__ import run
 from entrypoint.catalogue import Catalogue
 from entrypoint.compat.source import Source, read_source
 from entrypoint.errors import ConfigurationError
+from entrypoint.log import Log
 from entrypoint.migrate import Migration, as_text, migrate
 from support import foreign
 from unit.conftest import Site
@@ -197,3 +200,23 @@ def test_a_container_as_docker_describes_it(catalogue: Catalogue) -> None:
 def test_what_cannot_be_read_is_told(content: str, what: str, catalogue: Catalogue) -> None:
     with pytest.raises(ConfigurationError, match=what):
         migrate(read_source(content), catalogue)
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_the_command_reads_a_file_or_standard_input(
+    tmp_path: Path, from_file: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = "\n".join(f"{name}={value}" for name, value in foreign.COMPOSE.environment.items())
+    (tmp_path / "env").write_text(listed)
+    monkeypatch.setattr("sys.stdin", io.StringIO("" if from_file else listed))
+    assert run(["migrate", *([str(tmp_path / "env")] if from_file else [])], {}, Log("test", io.StringIO())) == 0
+    printed = capsys.readouterr().out
+    assert 'PGPOOL_BACKENDS: "pg-0=pg-0:5432,pg-1=pg-1:5432" # from PGPOOL_BACKEND_NODES\n' in printed
+    assert "adminpassword" not in printed
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes(b"\xe4")
+    for name, what in (("none", "No such file"), ("latin", "is not UTF-8 text")):
+        with pytest.raises(ConfigurationError, match=what):
+            run(["migrate", str(tmp_path / name)], {}, Log("test", io.StringIO()))
