@@ -202,14 +202,14 @@ def test_what_cannot_be_read_is_told(content: str, what: str, catalogue: Catalog
         migrate(read_source(content), catalogue)
 
 
-@pytest.mark.parametrize("from_file", [True, False])
+@pytest.mark.parametrize("source", ["file", "standard input"])
 def test_the_command_reads_a_file_or_standard_input(
-    tmp_path: Path, from_file: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = "\n".join(f"{name}={value}" for name, value in foreign.COMPOSE.environment.items())
     (tmp_path / "env").write_text(listed)
-    monkeypatch.setattr("sys.stdin", io.StringIO("" if from_file else listed))
-    assert run(["migrate", *([str(tmp_path / "env")] if from_file else [])], {}, Log("test", io.StringIO())) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("" if source == "file" else listed))
+    assert run(["migrate", *([str(tmp_path / "env")] if source == "file" else [])], {}, Log("test", io.StringIO())) == 0
     printed = capsys.readouterr().out
     assert 'PGPOOL_BACKENDS: "pg-0=pg-0:5432,pg-1=pg-1:5432" # from PGPOOL_BACKEND_NODES\n' in printed
     assert "adminpassword" not in printed
