@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from entrypoint import commandline
 from entrypoint.commandline import Parser, finish
-from entrypoint.errors import ExitCode, ProgramMissingError
+from entrypoint.errors import ConfigurationError, ExitCode, Problem, ProgramMissingError
 from entrypoint.log import Log
 from entrypoint.pipeline import prepare
 from entrypoint.program import Program, become, find_program
@@ -26,7 +26,8 @@ exit status:
   0 ok · 64 wrong usage · 73 cannot publish · 78 configuration error, with every problem on standard error
   126 or 127 pgpool cannot be executed, or is not there · 130 interrupted · 1 the `no` of a probe, or a bug
 
-settings come from the environment; `pgpool-entrypoint settings` lists them."""
+settings come from the environment; `pgpool-entrypoint settings` lists them. The variables of pgpool/pgpool and of
+bitnami/pgpool are understood, too (PGPOOL_COMPAT); `pgpool-entrypoint migrate` prints what they are here."""
 
 
 def main() -> NoReturn:
@@ -37,7 +38,7 @@ def main() -> NoReturn:
 
 def run(arguments: Sequence[str], env: Mapping[str, str], log: Log) -> int:
     """Do what the command line says and return the exit status. Raises EntrypointError."""
-    verbs = ("run", "check", "render", "settings", "probe")
+    verbs = ("run", "check", "render", "settings", "probe", "migrate")
     first = arguments[0] if arguments else "run"
     if first not in verbs and not first.startswith("-"):
         become(arguments, env)
@@ -65,6 +66,13 @@ def run(arguments: Sequence[str], env: Mapping[str, str], log: Log) -> int:
             from entrypoint import reference
 
             sys.stdout.write(reference.markdown() if options.format == "md" else reference.as_json())
+        case "migrate":
+            from entrypoint.compat.source import read_source
+            from entrypoint.migrate import as_text, migrate
+            from entrypoint.program import catalogue_for
+
+            source = read_source(_given(options.file))
+            sys.stdout.write(as_text(migrate(source, catalogue_for(_optional_program(env)))))
         case "probe":
             from entrypoint.probe import probe
 
@@ -85,6 +93,15 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         return words, []
     at = words.index("--")
     return words[:at], words[at + 1 :]
+
+
+def _given(file: Path | None) -> str:
+    """The text of a file, or of standard input. Raises ConfigurationError."""
+    try:
+        return sys.stdin.read() if file is None else file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise ConfigurationError([Problem(str(file or "standard input"), "migrate", what, "give another")]) from None
 
 
 def _optional_program(env: Mapping[str, str]) -> Program | None:
@@ -109,6 +126,15 @@ def _parser() -> Parser:
     settings.add_argument("--format", choices=("md", "json"), default="md", help="markdown (default) or JSON")
     probe = verb("probe", "for HEALTHCHECK and exec probes: exit status 0 for yes, 1 for no")
     probe.add_argument("kind", choices=("live", "ready"), help="live: pgpool answers; ready: it serves a primary")
+    migrate = verb("migrate", "print the native configuration for an environment of pgpool/pgpool or bitnami/pgpool")
+    migrate.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="a list as `env` prints it, or JSON of `docker inspect` or of `kubectl get deployment --output json`; "
+        "standard input if not given. No secret's value is printed",
+    )
     return parser
 
 

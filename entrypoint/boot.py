@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from entrypoint import inputs, nameless, preflight
+from entrypoint.compat.translate import IMAGES
 from entrypoint.errors import Problems
 from entrypoint.log import Log
 from entrypoint.model import CURRENT, PgpoolModel
@@ -97,6 +98,8 @@ def _write_inputs(env: Mapping[str, str], settings: Settings, model: PgpoolModel
 def _summary(settings: Settings, model: PgpoolModel, program: Program) -> Iterator[str]:
     backends = _few([f"{backend.name} at {backend.host}:{backend.port}" for backend in settings.backends])
     yield f"pgpool {program.version} for {backends}"
+    if image := IMAGES.get(settings.compat or ""):
+        yield f"the variables are those of {image}; `pgpool-entrypoint migrate` prints what they are here"
     roles = _few([credential.role for credential in model.credentials])
     form = "AES-encrypted" if model.key else "in clear, as PGPOOLKEYFILE is not set"
     yield f"roles {roles}; passwords in pool_passwd {form}; TLS {'on' if model.tls else 'off'}"

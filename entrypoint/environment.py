@@ -24,14 +24,28 @@ _BY_NAME = {setting.name: setting for setting in table.TABLE}
 T = TypeVar("T")
 
 
-def load(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems: Problems) -> Settings:
+def load(
+    env: Mapping[str, str],
+    catalogue: Catalogue,
+    reader: Reader,
+    problems: Problems,
+    translated: Mapping[str, Raw] | None = None,
+) -> Settings:
     """Read the environment against the table.
 
     Whatever is wrong is added to `problems`, and the setting's fallback stands in, so that the caller can
     go on and find more; a result with problems is never to be used for anything else.
+
+    Args:
+        env: the environment, in our own words.
+        catalogue: the parameters of the installed pgpool.
+        reader: reads the files of `NAME_FILE`.
+        problems: collects what is wrong.
+        translated: settings that were given in another image's words, under our names; who translated them has
+            checked that nothing is missing, and that none is given twice.
     """
-    found = dict(find_settings(env, catalogue, reader, problems))
-    for setting in table.TABLE:
+    found = {**dict(find_settings(env, catalogue, reader, problems)), **(translated or {})}
+    for setting in table.TABLE if translated is None else ():
         if setting.required and env.keys().isdisjoint((setting.name, f"{setting.name}_FILE")):
             problems.add(setting.name, "not set", "is required", f"set it to {setting.shape}")
 
@@ -53,6 +67,7 @@ def load(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems:
         pcp_password=optional(table.PCP_PASSWORD),
         patroni=value(table.PATRONI, Patroni(enabled=False)),
         run_dir=value(table.RUN_DIR, table.REFUSED),
+        compat=optional(table.COMPAT),
         sidecar_http=value(table.SIDECAR_HTTP, ("", 0)),
         sidecar_restart=value(table.SIDECAR_RESTART, ""),
         sidecar_restart_spread=value(table.SIDECAR_RESTART_SPREAD, 0.0),
@@ -95,21 +110,32 @@ def find_settings(
 ) -> Iterator[tuple[str, Raw]]:
     """Every variable that is ours, with its text; `NAME_FILE` stays under that name. Adds to `problems`."""
     for name in sorted(name for name, value in env.items() if is_ours(name, value)):
-        base = _base_name(name, catalogue)
+        base = base_name(name, catalogue)
         if base is None:
             problems.add(name, ENVIRONMENT, "is not a setting", _suggestion(name, catalogue))
-        elif not _is_text(env[name]):
-            problems.add(name, ENVIRONMENT, "is not UTF-8 text", "correct the value")
-        elif base == name:
-            yield name, Raw(env[name], ENVIRONMENT, is_secret(base, catalogue))
-        elif base in env:
-            problems.add(name, ENVIRONMENT, f"is set, and so is {base}", "keep one of the two")
-        elif not env[name].startswith("/"):
-            # A secret's value may stand where its path belongs.
-            raw = Raw(env[name], ENVIRONMENT, is_secret(base, catalogue))
-            problems.add(name, ENVIRONMENT, raw.quoted("is not an absolute path"), "begin it with /")
-        elif (value := _from_file(name, env[name], reader, problems)) is not None:
-            yield name, Raw(value, env[name], is_secret(base, catalogue))
+            continue
+        raw = read_variable(name, base, env, reader, problems, secret=is_secret(base, catalogue))
+        if raw is not None:
+            yield name, raw
+
+
+def read_variable(
+    name: str, base: str, env: Mapping[str, str], reader: Reader, problems: Problems, *, secret: bool
+) -> Raw | None:
+    """The text of a variable: its own when `name` is `base`, or that of the file it names. Adds to `problems`."""
+    if not _is_text(env[name]):
+        problems.add(name, ENVIRONMENT, "is not UTF-8 text", "correct the value")
+    elif base == name:
+        return Raw(env[name], ENVIRONMENT, secret)
+    elif base in env:
+        problems.add(name, ENVIRONMENT, f"is set, and so is {base}", "keep one of the two")
+    elif not env[name].startswith("/"):
+        # A secret's value may stand where its path belongs.
+        raw = Raw(env[name], ENVIRONMENT, secret)
+        problems.add(name, ENVIRONMENT, raw.quoted("is not an absolute path"), "begin it with /")
+    elif (value := _from_file(name, env[name], reader, problems)) is not None:
+        return Raw(value, env[name], secret)
+    return None
 
 
 def _is_text(value: str) -> bool:
@@ -131,7 +157,7 @@ def _from_file(name: str, path: str, reader: Reader, problems: Problems) -> str 
     return None
 
 
-def _base_name(name: str, catalogue: Catalogue) -> str | None:
+def base_name(name: str, catalogue: Catalogue) -> str | None:
     """The setting a variable sets: itself, or what stands before `_FILE`; None when there is none."""
     for candidate in (name, name.removesuffix("_FILE")):
         if candidate in _BY_NAME:
@@ -159,7 +185,7 @@ def _suggestion(name: str, catalogue: Catalogue) -> str:
         return f"a parameter of pgpool.conf is set as {PARAMS_PREFIX}{bare}"
     from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
 
-    close = get_close_matches(name, [*_BY_NAME, *(f"{known}_FILE" for known in _BY_NAME)], 1, 0.75)
+    close = get_close_matches(name, [*_BY_NAME, *(f"{known}_FILE" for known in _BY_NAME)], 1, 0.76)
     return f"did you mean {close[0]}?" if close else "`pgpool-entrypoint settings` lists them all"
 
 
@@ -190,7 +216,7 @@ def parse_setting(setting: Setting[T], found: Mapping[str, Raw], problems: Probl
 
 def _params(found: Mapping[str, Raw], catalogue: Catalogue, problems: Problems) -> Iterator[Given]:
     for variable, raw in found.items():
-        base = _base_name(variable, catalogue)
+        base = base_name(variable, catalogue)
         if base is None or not base.startswith(PARAMS_PREFIX):
             continue
         name = base.removeprefix(PARAMS_PREFIX)

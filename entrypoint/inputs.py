@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from entrypoint.catalogue import Catalogue, InvalidValueError
-from entrypoint.environment import ENVIRONMENT, is_ours, is_secret
+from entrypoint.compat.translate import pcp_password_variable, recorded
+from entrypoint.environment import ENVIRONMENT
 from entrypoint.errors import ConfigurationError, Problem
 from entrypoint.publish import replace_file
+from entrypoint.settings import PCP_PASSWORD as PCP_VARIABLE
 from entrypoint.settings import RUN_DIR
 from entrypoint.sources import Raw, Reader, SourceError, text
 
@@ -31,6 +33,8 @@ class Inputs:
     port: int
     pcp_port: int
     pcp_user: str
+    pcp_password: str = PCP_VARIABLE.name
+    """The variable that has the administrator's password, or that with `_FILE`, if any has."""
 
     def write(self, run_dir: Path) -> None:
         """Write inputs.json by rename. Raises OSError."""
@@ -42,15 +46,15 @@ def gather(
     env: Mapping[str, str], catalogue: Catalogue, pgpool: str, *, numbers: Mapping[str, int], pcp_user: str
 ) -> Inputs:
     """The part of the environment that the pipeline reads, and what became of it that a probe must know."""
-    ours = {name: value for name, value in env.items() if is_ours(name, value)}
-    withheld = tuple(sorted(name for name in ours if is_secret(name, catalogue)))
+    environment, withheld = recorded(env, catalogue)
     return Inputs(
         pgpool=pgpool,
-        environment={name: ours[name] for name in sorted(ours) if name not in withheld},
+        environment=environment,
         withheld=withheld,
         port=numbers["port"],
         pcp_port=numbers["pcp_port"],
         pcp_user=pcp_user,
+        pcp_password=pcp_password_variable(env),
     )
 
 
@@ -65,6 +69,7 @@ def read_inputs(run_dir: Path) -> Inputs:
             port=int(document["port"]),
             pcp_port=int(document["pcp_port"]),
             pcp_user=str(document["pcp_user"]),
+            pcp_password=str(document["pcp_password"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{run_dir / INPUTS} is not what pgpool-entrypoint writes: {error!r}") from None

@@ -1,7 +1,7 @@
 """Reads the files that the settings name: roles and passwords, key, certificates, pool_hba.conf."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,17 @@ class Credential:
     role: str
     password: Secret
     origin: str
-    """The file that held the password."""
+    """The file that held the password, or the variable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supplied:
+    """What another image's variables hold or name, and no setting of ours does."""
+
+    credentials: tuple[Credential, ...] = ()
+    key: Secret | None = None
+    tls: Mapping[str, Path]
+    """Where tls.crt, tls.key and ca.crt are, when they do not stand under these names in one directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +45,14 @@ class Material:
     tls: Directory | None
 
 
-def read_material(settings: Settings, reader: Reader, problems: Problems) -> Material:
-    """Read all files that `settings` names; what cannot be read is added to `problems`."""
+def read_material(settings: Settings, reader: Reader, problems: Problems, supplied: Supplied | None = None) -> Material:
+    """Read all files that `settings` names; what cannot be read is added to `problems`.
+
+    What is `supplied` goes beside it; then the users directory is read only if it is named.
+    """
     files = _Files(settings, reader, problems)
-    users = files.directory(table.USERS_DIR, settings.users_dir, depth=1)
+    unnamed = supplied is not None and settings.origin(table.USERS_DIR) == "default"
+    users = None if unnamed else files.directory(table.USERS_DIR, settings.users_dir, depth=1)
     if users is not None and {"username", "password"} <= set(users.files):
         problems.add(
             table.USERS_DIR.name,
@@ -47,13 +61,18 @@ def read_material(settings: Settings, reader: Reader, problems: Problems) -> Mat
             f"mount that Secret one level deeper, for example at {users.path}/app",
         )
         users = None
-    tls = files.directory(table.TLS_DIR, settings.tls_dir)
+    further = () if supplied is None else supplied.credentials
+    if supplied is not None and supplied.tls:
+        tls = files.together(table.TLS_DIR, settings.tls_dir, supplied.tls)
+    else:
+        tls = files.directory(table.TLS_DIR, settings.tls_dir)
     key = files.text(table.KEY_FILE, settings.key_file)
+    # pgpool reads one line and takes off one newline (src/auth/pool_passwd.c, read_pool_key).
+    first_line = None if key is None else Secret(key.partition("\n")[0])
     return Material(
-        credentials=None if users is None else tuple(_credentials(users, problems)),
+        credentials=None if users is None and not unnamed else (*_credentials(users, problems), *further),
         unread=users is not None and bool(users.faults),
-        # pgpool reads one line and takes off one newline (src/auth/pool_passwd.c, read_pool_key).
-        key=None if key is None else Secret(key.partition("\n")[0]),
+        key=first_line if supplied is None or supplied.key is None else supplied.key,
         hba=files.text(table.HBA_FILE, settings.hba_file),
         tls=None if tls is None or tls.faults else tls,
     )
@@ -89,11 +108,23 @@ class _Files:
             self._add(setting, fault)
         return directory
 
+    def together(self, setting: Setting[Any], path: Path | None, places: Mapping[str, Path]) -> Directory | None:
+        """Files from several places, as if they stood in one directory under the given names."""
+        files: dict[str, bytes] = {}
+        for name, place in places.items():
+            try:
+                files[name] = self.reader.file(place)
+            except SourceError as error:
+                self._add(setting, error)
+        return None if path is None or len(files) < len(places) else Directory(path, files)
+
     def _add(self, setting: Setting[Any], error: SourceError) -> None:
         self.problems.add(setting.name, self.settings.origin(setting), str(error), error.remedy)
 
 
-def _credentials(users: Directory, problems: Problems) -> Iterator[Credential]:
+def _credentials(users: Directory | None, problems: Problems) -> Iterator[Credential]:
+    if users is None:
+        return
     for name, content in users.files.items():
         # Not a Path: with thousands of roles, making those takes most of the time.
         file = f"{users.path}/{name}"

@@ -5,13 +5,13 @@ Boot and sidecar run these same functions, so equal inputs always end in byte-id
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from entrypoint.catalogue import Catalogue
 from entrypoint.child import minimal_environment
-from entrypoint.environment import load
+from entrypoint.compat.translate import load_translated
 from entrypoint.errors import Problems
 from entrypoint.material import Material, read_material
 from entrypoint.model import MadeUp, PgpoolModel, build
@@ -50,10 +50,12 @@ def resolve(env: Mapping[str, str], catalogue: Catalogue, *, made_up: MadeUp, no
 
     def read(reader: Reader) -> Resolved:
         problems = Problems()
-        settings = load(env, catalogue, reader, problems)
-        material = read_material(settings, reader, problems)
+        loaded = load_translated(env, catalogue, reader, problems)
+        settings = loaded.settings
+        material = read_material(settings, reader, problems, loaded.supplied)
         model = build(settings, material, made_up, catalogue, now, problems)
         problems.raise_if_any()
+        model = replace(model, warnings=(*loaded.warnings, *model.warnings))
         return Resolved(settings, material, model, reader.places)
 
     return consistently(read)

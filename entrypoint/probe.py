@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from entrypoint import settings
 from entrypoint.inputs import INPUTS, PCP_PASSWORD, Inputs, read_inputs, run_directory
 from entrypoint.pcp import PcpAddress, PcpAnswer, run_pcp
 from entrypoint.secret import Secret
@@ -113,9 +112,9 @@ def socket_accepts(run_dir: Path, port: int) -> bool:
 
 def pcp_password(boot: Inputs, env: Mapping[str, str], run_dir: Path) -> Secret:
     """The administrator's password as it stands now, or an empty one: PCP's refusal proves that it answers."""
-    if settings.PCP_PASSWORD.name in boot.withheld:
-        return Secret(env.get(settings.PCP_PASSWORD.name, ""))
-    path = boot.environment.get(f"{settings.PCP_PASSWORD.name}_FILE", run_dir / PCP_PASSWORD)
+    if boot.pcp_password in boot.withheld:
+        return Secret(env.get(boot.pcp_password, ""))
+    path = boot.environment.get(f"{boot.pcp_password}_FILE", run_dir / PCP_PASSWORD)
     try:
         return Secret(text(Reader().file(Path(path))))
     except (SourceError, UnicodeDecodeError):

@@ -111,7 +111,7 @@ def _check_key(settings: Settings, material: Material, problems: Problems) -> No
         remedy = "write it as one line of text with Unix line ends"
     else:
         return
-    problems.add(table.KEY_FILE.name, str(settings.key_file), what, remedy)
+    problems.add(table.KEY_FILE.name, str(settings.key_file or "PGPOOL_AES_KEY"), what, remedy)
 
 
 def _check_credentials(settings: Settings, material: Material, problems: Problems) -> None:
@@ -130,7 +130,7 @@ def _check_credentials(settings: Settings, material: Material, problems: Problem
             )
         origins.setdefault(credential.role, credential.origin)
         encrypted = ""
-        if settings.key_file is not None:
+        if settings.key_file is not None or material.key is not None:
             encrypted = " when they are encrypted"
         elif credential.role == settings.check_user:
             encrypted = " when they are encrypted, as the check role's always is in pgpool.conf"
@@ -144,11 +144,11 @@ def _check_credentials(settings: Settings, material: Material, problems: Problem
             if from_file
             else (f"the role {settings.check_user!r}", f"the file {settings.users_dir}/{settings.check_user}")
         )
+        where, remedy = str(settings.users_dir), f"add {file}, or name another role"
+        if settings.compat in ("official", "bitnami") and settings.origin(table.USERS_DIR) == "default":
+            where, remedy = "the environment", "set the variable of its password, or name another role"
         problems.add(
-            table.CHECK_USER.name,
-            settings.origin(table.CHECK_USER),
-            f"{named} has no password in {settings.users_dir}",
-            f"add {file}, or name another role",
+            table.CHECK_USER.name, settings.origin(table.CHECK_USER), f"{named} has no password in {where}", remedy
         )
 
 

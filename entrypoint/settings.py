@@ -72,6 +72,7 @@ class Settings:
     pcp_password: Secret | None
     patroni: Patroni
     run_dir: Path
+    compat: str | None
     sidecar_http: tuple[str, int]
     sidecar_restart: str
     sidecar_restart_spread: float
@@ -155,6 +156,12 @@ def _restart(value: str) -> str:
 def _nodes(value: str) -> str:
     if value not in ("keep", "watch", "off"):
         raise InvalidValueError("is not what can be done about nodes", "write keep, watch or off")
+    return value
+
+
+def _compat(value: str) -> str:
+    if value not in ("official", "bitnami", "none"):
+        raise InvalidValueError("is not an image whose variables are understood", "write official, bitnami or none")
     return value
 
 
@@ -254,6 +261,14 @@ RUN_DIR = Setting(
     help="The one writable directory, in memory, shared with the sidecar: rendered files, sockets, pid file. Like the "
     "`PGPOOL_SIDECAR_…` below, the sidecar reads it from its own environment; all else it has from there.",
 )
+COMPAT = Setting(
+    name="PGPOOL_COMPAT",
+    parse=_compat,
+    default=None,
+    shape="`official`, `bitnami` or `none`",
+    help="Whose variables the environment speaks: those of `pgpool/pgpool`, of `bitnami/pgpool`, or only those of this "
+    "table. Unset: told from how the servers are given ([migration.md](migration.md)).",
+)
 _OWN = "Read from the sidecar's own environment."
 
 SIDECAR_HTTP = Setting(
@@ -328,6 +343,7 @@ TABLE: tuple[Setting[Any], ...] = (
     PCP_PASSWORD,
     PATRONI,
     RUN_DIR,
+    COMPAT,
     SIDECAR_HTTP,
     SIDECAR_RESTART,
     SIDECAR_RESTART_SPREAD,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from ssl import SSLContext
 
-from entrypoint import environment
 from entrypoint.catalogue import load_catalogue
+from entrypoint.compat.translate import load_translated
 from entrypoint.errors import Problems
 from entrypoint.inputs import read_inputs
 from entrypoint.probe import Verdict
@@ -127,7 +127,7 @@ class NodeLoop:
 
 def _settings(run_dir: Path) -> Settings:
     boot = read_inputs(run_dir)
-    return environment.load(boot.environment, load_catalogue(boot.pgpool), Reader(), Problems())
+    return load_translated(boot.environment, load_catalogue(boot.pgpool), Reader(), Problems()).settings
 
 
 def _authority(settings: Settings) -> Path | None:

@@ -22,7 +22,7 @@ ENV = {
     "HOME": "/",
 }
 NUMBERS = {"port": 9999, "pcp_port": 9898}
-WHOLE = {"pgpool": "4.6.1", "environment": {}, "withheld": [], "pcp_user": "pgpool", **NUMBERS}
+WHOLE = {"pgpool": "4.6.1", "environment": {}, "withheld": [], "pcp_user": "pgpool", "pcp_password": "P", **NUMBERS}
 
 
 def gathered(env: dict[str, str], catalogue: Catalogue) -> Inputs:
@@ -42,6 +42,7 @@ def test_only_our_own_variables_are_gathered_and_no_secret(catalogue: Catalogue)
         port=9999,
         pcp_port=9898,
         pcp_user="pgpool",
+        pcp_password="PGPOOL_PCP_PASSWORD",
     )
 
 

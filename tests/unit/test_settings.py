@@ -229,6 +229,7 @@ def test_every_setting_can_stand_in_a_file(tmp_path: Path, setting: str, newline
         "PGPOOL_PATRONI": "on",
         "PGPOOL_SIDECAR_HTTP": ":1",
         "PGPOOL_SIDECAR_RESTART": "never",
+        "PGPOOL_COMPAT": "none",
         "PGPOOL_SIDECAR_NODES": "off",
         "PGPOOL_SIDECAR_LOG": "json",
     }

@@ -1,0 +1,221 @@
+"""From the parameters of somebody else's pgpool.conf to our settings, with a warning for each deliberate difference."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from entrypoint import defaults, tls
+from entrypoint.catalogue import Catalogue, InvalidValueError
+from entrypoint.compat.draft import Draft, is_default
+from entrypoint.environment import PARAMS_PREFIX, is_secret
+from entrypoint.material import Supplied
+from entrypoint.sources import Raw
+
+OURS = frozenset(
+    {
+        "listen_addresses",
+        "log_pcp_processes",
+        "memqcache_total_size",
+        "memqcache_max_num_cache",
+        "enable_shared_relcache",
+    }
+)
+"""Defaults of ours that nobody notices, but for memory and the log."""
+
+_NODE = re.compile(r"backend_(hostname|port|weight|flag|application_name|data_directory)(0|[1-9][0-9]*)")
+_PIECE = re.compile(r"[^\s,?=&\[\]]+")
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+_GIVE = "give the password of each role that is to log in"
+_ELSEWHERE = "is not taken over: the sockets and other files of pgpool are in PGPOOL_RUN_DIR; look for them there"
+_GONE = "is not taken over: pgpool has no such parameter any more, and does not look at it; remove it"
+_DROPPED = {
+    **dict.fromkeys(
+        (
+            "unix_socket_directories",
+            "socket_dir",
+            "pcp_socket_dir",
+            "wd_ipc_socket_dir",
+            "pid_file_name",
+            "logdir",
+            "work_dir",
+        ),
+        _ELSEWHERE,
+    ),
+    **dict.fromkeys(("black_function_list", "white_function_list"), _GONE),
+    "syslog_ident": "is not taken over: the sidecar needs that parameter; tell the logs apart by pod",
+}
+_FIXED: dict[str, tuple[Callable[[str], bool], str]] = {
+    "enable_pool_hba": (
+        lambda value: value.lower() in ("on", "true", "yes", "t", "y", "1"),
+        f"is not taken over: pgpool itself asks every client for its password, by SCRAM; {_GIVE}",
+    ),
+    "pool_passwd": (
+        bool,
+        f"is not taken over: without pool_passwd pgpool would ask for passwords in clear text; {_GIVE}",
+    ),
+    "allow_clear_text_frontend_auth": (
+        lambda value: value.lower() in ("off", "false", "no", "f", "n", "0"),
+        f"is not taken over: no password travels in clear text; {_GIVE}",
+    ),
+}
+
+
+def settle(draft: Draft, catalogue: Catalogue, *, keep: frozenset[str] = frozenset()) -> Supplied:
+    """Turn `draft.parameters` into settings, and return what has no setting.
+
+    Where that image leaves a parameter to pgpool, so does this; except for those in `keep`, which stay as ours.
+    """
+    for section in (defaults.CLIENTS, defaults.CHECKS, defaults.FAILOVER, defaults.ADMINISTRATION):
+        for each in section.defaults:
+            built_in = catalogue.parameters[each.name].default
+            if each.name not in OURS | keep and built_in is not None:
+                text = {True: "on", False: "off"}[built_in] if isinstance(built_in, bool) else str(built_in)
+                draft.parameters.setdefault(each.name, Raw(text, "default of pgpool"))
+    parameters = draft.parameters
+    if backends := _backends(draft):
+        draft.set("PGPOOL_BACKENDS", backends)
+    _check_role(draft)
+    files = _tls(draft, catalogue)
+    for name in [name for name in parameters if _NODE.fullmatch(name)]:
+        del parameters[name]
+    for name, raw in parameters.items():
+        if name in _DROPPED:
+            if not is_default(raw):
+                draft.warnings.append(f"{name} ({raw.origin}) {_DROPPED[name]}")
+        elif name in _FIXED:
+            is_ours, warning = _FIXED[name]
+            if not is_ours(raw.value):
+                draft.warnings.append(f"{name} ({raw.origin}) {warning}")
+        else:
+            variable = f"{PARAMS_PREFIX}{name.upper()}"
+            draft.set(variable, Raw(raw.value, raw.origin, raw.secret or is_secret(variable, catalogue)))
+    return Supplied(credentials=tuple(draft.credentials), key=draft.key, tls=files)
+
+
+def _backends(draft: Draft) -> Raw | None:
+    """The servers as PGPOOL_BACKENDS has them."""
+    nodes: dict[int, dict[str, Raw]] = {}
+    for name, raw in draft.parameters.items():
+        if match := _NODE.fullmatch(name):
+            nodes.setdefault(int(match[2]), {})[match[1]] = raw
+    hosts = {node: fields["hostname"] for node, fields in sorted(nodes.items()) if _given(fields.get("hostname"))}
+    if not hosts:
+        return None
+    if list(hosts) != list(range(len(hosts))):
+        draft.warnings.append(
+            f"the nodes {', '.join(map(str, hosts))} are numbered from 0 on, in their order; "
+            "use the new numbers with the pcp tools"
+        )
+    names = _names(draft, nodes, hosts)
+    entries = [_entry(draft, node, nodes[node], name) for node, name in names.items()]
+    return Raw(",".join(entries), next(iter(hosts.values())).origin)
+
+
+def _entry(draft: Draft, node: int, fields: dict[str, Raw], name: str) -> str:
+    """One server in our grammar."""
+    host = fields["hostname"].value
+    port = _value(fields.get("port"), "5432")
+    weight, flag = _value(fields.get("weight"), "1"), _value(fields.get("flag"), "ALLOW_TO_FAILOVER")
+    # Else a comma or a question mark would begin something new.
+    if not all(_PIECE.fullmatch(piece) for piece in (name, host, port, weight, flag)):
+        what = f"node {node} has blanks or signs where none can be"
+        draft.problems.add(f"node {node}", fields["hostname"].origin, what, "correct it")
+    options = [f"weight={weight}"] * (weight != "1") + [f"flag={flag}"] * (flag != "ALLOW_TO_FAILOVER")
+    address = f"[{host}]" if ":" in host else host
+    return f"{name}={address}:{port}{'?' if options else ''}{'&'.join(options)}"
+
+
+def _names(draft: Draft, nodes: dict[int, dict[str, Raw]], hosts: dict[int, Raw]) -> dict[int, str]:
+    """What each server calls itself when it replicates: as given, or the first label of its host, which is its pod."""
+    labels = {node: host.value.partition(".")[0] for node, host in hosts.items()}
+    guessed = {
+        node: label
+        if _LABEL.fullmatch(label) and len(label) <= 62 and list(labels.values()).count(label) == 1
+        else f"node-{node}"
+        for node, label in labels.items()
+    }
+    names = {node: _value(nodes[node].get("application_name"), guessed[node]) for node in hosts}
+    failback = draft.parameters.get("auto_failback")
+    unnamed = [node for node in hosts if not _given(nodes[node].get("application_name"))]
+    if unnamed and failback is not None and failback.value.lower() in ("on", "yes", "true", "1"):
+        draft.warnings.append(
+            f"auto_failback relies on names that are guessed from the hosts ({', '.join(names[n] for n in unnamed)}); "
+            "give each server its application_name"
+        )
+    return names
+
+
+def _given(raw: Raw | None) -> bool:
+    return raw is not None and bool(raw.value)
+
+
+def _value(raw: Raw | None, other: str) -> str:
+    return raw.value if raw is not None and raw.value else other
+
+
+def _check_role(draft: Draft) -> None:
+    """One role for both checks, with its password among the others."""
+    take = draft.parameters.pop
+    users = {name: take(f"{name}_user", None) for name in ("sr_check", "health_check")}
+    passwords = {name: take(f"{name}_password", None) for name in users}
+    user = next((raw for raw in users.values() if raw is not None and raw.value), None)
+    for name, password in passwords.items():
+        if password is None or not password.value:
+            continue
+        if re.match(r"AES|md5[0-9a-f]{32}$", password.value):
+            draft.refuse(password, f"{name}_password", "is encrypted, and its key is not here", "give it as it is")
+        else:
+            plain = Raw(password.value.removeprefix("TEXT"), password.origin, secret=True)
+            draft.add_role(users[name] or user, plain)
+    other = users["health_check"]
+    if user is not None and _given(other) and other is not None and other.value != user.value:
+        draft.warnings.append(
+            f"health_check_user ({other.origin}) is not taken over: both checks log in as the role of sr_check_user; "
+            "nothing is to be done if that role can connect to every server"
+        )
+    if user is None and not draft.has("PGPOOL_CHECK_USER"):
+        known = {each.origin: each for each in draft.credentials}
+        first = known.get("POSTGRES_PASSWORD") or next(iter(draft.credentials), None)
+        if first is not None:
+            user = Raw(first.role, f"from {first.origin}")
+            draft.warnings.append(
+                f"pgpool's own logins and the sidecar's are made as {first.role!r}, because sr_check_user is not set; "
+                "better make a role of its own for them, a member of pg_monitor"
+            )
+    if user is not None:
+        draft.set("PGPOOL_CHECK_USER", user)
+
+
+def _tls(draft: Draft, catalogue: Catalogue) -> dict[str, Path]:
+    """Where certificate, key and authority are, as a Secret of type kubernetes.io/tls names them."""
+    names = {"tls.crt": "ssl_cert", "tls.key": "ssl_key", "ca.crt": "ssl_ca_cert"}
+    switch = draft.parameters.pop("ssl", None)
+    files = {file: raw for file, name in names.items() if (raw := draft.parameters.pop(name, None)) and raw.value}
+    if switch is None or draft.has("PGPOOL_TLS_DIR"):
+        return {}
+    try:
+        if not catalogue.assign("ssl", switch.value).number:
+            return {}
+    except InvalidValueError as error:
+        draft.refuse(switch, "ssl", error.what, error.remedy)
+        return {}
+    for file in tls.REQUIRED:
+        if file not in files:
+            what = (
+                f"TLS is on, but {names[file]} is not given; no certificate is made up here, for it would prove nothing"
+            )
+            draft.problems.add(
+                "ssl", switch.origin, what, "mount certificate and key, and name their directory in PGPOOL_TLS_DIR"
+            )
+    for raw in files.values():
+        if not raw.value.startswith("/"):
+            draft.refuse(raw, "ssl", "is not an absolute path", "begin it with /")
+    paths = {file: Path(raw.value) for file, raw in files.items()}
+    if "tls.crt" in paths:
+        directory = paths["tls.crt"].parent
+        draft.set("PGPOOL_TLS_DIR", Raw(str(directory), files["tls.crt"].origin))
+        renamed = [f"{file} for {path}" for file, path in paths.items() if path != directory / file]
+        if renamed:
+            draft.warnings.append(f"in messages, PGPOOL_TLS_DIR has {', '.join(renamed)}")
+    return paths

@@ -1,0 +1,142 @@
+"""The variables and the mounted files of pgpool/pgpool (pgpool2_on_k8s)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from entrypoint.catalogue import Catalogue
+from entrypoint.compat.bitnami import read_conf
+from entrypoint.compat.draft import Draft, Row, given_as, read_rows
+from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, find_settings
+from entrypoint.sources import Raw
+
+NAME = "pgpool/pgpool"
+VOLUME = "PGPOOL_CONF_VOLUME"
+
+TABLE = (
+    Row(variable=VOLUME, default="/config", note="the directory of `pgpool.conf`, `pool_hba.conf` and `tls`"),
+    Row(variable="PGPOOL_ENABLE_POOL_PASSWD", note="always true"),
+    Row(variable="PGPOOL_PASSWORD_ENCRYPTION_METHOD", note="always scram-sha-256"),
+    Row(variable="PGPOOL_SKIP_PASSWORD_ENCRYPTION", note="refused: passwords are given as they are"),
+    Row(variable="PGPOOL_INSTALL_DIR", note="that image's own"),
+)
+"""Beside these: `PGPOOL_PARAMS_<NAME>`, and `<X>_USERNAME` with `<X>_PASSWORD`; PGPOOL_PCP_… are the same here."""
+
+DEFAULTS = {
+    "backend_hostname0": "",
+    "sr_check_period": "0",
+    "health_check_period": "0",
+}
+"""What that image exports when it is not set; a mounted pgpool.conf goes without.
+
+With or without one, it adds failover_on_backend_error off, unless that is on.
+"""
+
+
+def is_pair(name: str, env: Mapping[str, str]) -> bool:
+    """Whether a variable is a role's name or its password: one of a pair that is not ours."""
+    base = name.removesuffix("_FILE")
+    prefix, _, kind = base.rpartition("_")
+    if not prefix or kind not in ("USERNAME", "PASSWORD") or name.startswith("PGPOOL_"):
+        return False
+    return all(given_as(f"{prefix}_{each}", env) for each in ("USERNAME", "PASSWORD"))
+
+
+def mounted_conf(env: Mapping[str, str]) -> Path | None:
+    """The pgpool.conf that is mounted, if it is."""
+    path = Path(env.get(VOLUME) or "/config") / "pgpool.conf"
+    try:
+        return path if path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def draft(given: Draft, catalogue: Catalogue) -> None:
+    """Fill in what variables and mounted files say; what is wrong with them is added to the draft's problems."""
+    values = read_rows(given, TABLE)
+    _parameters(given, catalogue)
+    if not given.has("PGPOOL_BACKENDS") and not given.parameters.get("backend_hostname0", Raw("", "")).value:
+        what = "names no server" if mounted_conf(given.env) else "is required"
+        given.problems.add("PGPOOL_PARAMS_BACKEND_HOSTNAME0", "not set", what, "set it to the host of the first server")
+    _roles(given)
+    _mounted(given)
+    warn = given.warnings.append
+    if values.get("PGPOOL_SKIP_PASSWORD_ENCRYPTION", Raw("false", "")).value in ("true", "yes", "on"):
+        given.refuse(
+            values["PGPOOL_SKIP_PASSWORD_ENCRYPTION"],
+            "PGPOOL_SKIP_PASSWORD_ENCRYPTION",
+            "cannot be had: a password that is encrypted already is of no use for SCRAM without its key",
+            "give the passwords as they are, and PGPOOLKEYFILE to have them encrypted",
+        )
+    if values.get("PGPOOL_PASSWORD_ENCRYPTION_METHOD", Raw("scram-sha-256", "")).value != "scram-sha-256":
+        warn(
+            "PGPOOL_PASSWORD_ENCRYPTION_METHOD is not taken over: clients log in by scram-sha-256; upgrade drivers "
+            "that cannot do SCRAM"
+        )
+    if values.get("PGPOOL_ENABLE_POOL_PASSWD", Raw("true", "")).value not in ("true", "yes", "on"):
+        warn(
+            "PGPOOL_ENABLE_POOL_PASSWD is not taken over: only roles whose passwords are given can log in; give each "
+            "role that is to log in its <X>_USERNAME and <X>_PASSWORD"
+        )
+
+
+def _parameters(given: Draft, catalogue: Catalogue) -> None:
+    own = {name: value for name, value in given.env.items() if name.startswith(PARAMS_PREFIX)}
+    variables = dict(find_settings(own, catalogue, given.reader, given.problems))
+    given.parameters["failover_on_backend_error"] = Raw("off", f"default of {NAME}")
+    if (path := mounted_conf(given.env)) is not None:
+        if variables:
+            given.warnings.append(f"not taken over, because {path} is there: {', '.join(variables)}; remove them")
+        read_conf(given, path, f"{path.parent}", str(path))
+        return
+    for name, value in DEFAULTS.items():
+        given.parameters[name] = Raw(value, f"default of {NAME}")
+    seen: dict[str, str] = {}
+    for name, raw in variables.items():
+        # _FILE belongs to the name only of parameters that end so.
+        base = name if raw.origin == ENVIRONMENT else name.removesuffix("_FILE")
+        parameter = base.removeprefix(PARAMS_PREFIX).lower()
+        if parameter in seen:
+            given.problems.add(name, raw.origin, f"sets the same as {seen[parameter]}", "keep one of the two")
+        seen[parameter] = name
+        origin = f"from {name}" if raw.origin == ENVIRONMENT else raw.origin
+        given.parameters[parameter] = Raw(raw.value, origin, raw.secret)
+
+
+def _roles(given: Draft) -> None:
+    prefixes = {name.removesuffix("_FILE").rpartition("_")[0] for name in given.env if is_pair(name, given.env)}
+    for prefix in sorted(prefixes):
+        rows = [Row(variable=f"{prefix}_USERNAME"), Row(variable=f"{prefix}_PASSWORD", secret=True)]
+        pair = read_rows(given, rows)
+        given.add_role(*(pair.get(row.variable) for row in rows))
+
+
+def _mounted(given: Draft) -> None:
+    """pool_hba.conf and the certificate, where that image looks for them."""
+    directory = Path(given.env.get(VOLUME) or "/config")
+    uses_hba = given.parameters.get("enable_pool_hba", Raw("off", "")).value.lower() in ("on", "true", "yes", "1")
+    hba = directory / "pool_hba.conf"
+    if hba.is_file():
+        if uses_hba:
+            given.set("PGPOOL_HBA_FILE", Raw(str(hba), f"from {directory}"))
+        else:
+            given.warnings.append(f"{hba} is not used, because enable_pool_hba is not on; set it to have it used")
+    elif not uses_hba:
+        given.warnings.append(
+            "every client logs in to pgpool itself, by SCRAM, though enable_pool_hba is not on; give each role that is "
+            "to log in its <X>_USERNAME and <X>_PASSWORD"
+        )
+    if uses_hba and not hba.is_file():
+        given.warnings.append(
+            "clients on the Unix socket need their password, too (no `trust` there); give it to scripts that log in "
+            "without one"
+        )
+    given.parameters.pop("enable_pool_hba", None)
+    pair = {"ssl_cert": directory / "tls/tls.crt", "ssl_key": directory / "tls/tls.key"}
+    if all(path.is_file() for path in pair.values()):
+        given.parameters["ssl"] = Raw("on", f"from {directory}")
+        given.parameters |= {name: Raw(str(path), f"from {directory}") for name, path in pair.items()}
+        if not hba.is_file():
+            given.warnings.append(
+                f"TLS is on, so that clients without TLS are refused; to have both, mount {hba} with the line "
+                "`host all all all scram-sha-256`, and set PGPOOL_PARAMS_ENABLE_POOL_HBA=on"
+            )

@@ -1,0 +1,92 @@
+"""What `migrate` is given: an environment as a list, a container as docker describes it, a workload as kubectl does.
+
+Both describe in JSON, which needs no parser of another kind: `kubectl get deployment pgpool --output json`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from entrypoint.compat.translate import image_of
+from entrypoint.errors import ConfigurationError, Problem
+
+UNKNOWN = "value-of-"
+"""Begins what stands for a value that is in a Secret, and not here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An environment; where it refers to a Secret, the value says so."""
+
+    environment: Mapping[str, str]
+    references: Mapping[str, str]
+    """By variable: the key of which Secret its value is, in words."""
+
+
+def read_source(content: str) -> Source:
+    """The environment that a text describes. Raises ConfigurationError."""
+    if not content.lstrip().startswith(("{", "[")):
+        return Source(dict(_listed(content)), {})
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise _refused("input", f"is no JSON: {error}", "give what docker inspect or kubectl printed, whole") from None
+    sources = list(_described(document))
+    speaking = [source for source in sources if image_of(source.environment) is not None]
+    if len(speaking) > 1:
+        raise _refused("input", f"has {len(speaking)} containers of pgpool", "give one of them")
+    if not sources:
+        remedy = "give what `docker inspect CONTAINER` or `kubectl get deployment NAME --output json` prints"
+        raise _refused("input", "describes no container", remedy)
+    return (speaking or sources)[0]
+
+
+def _listed(content: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(content.splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            name, equals, value = line.removeprefix("export ").partition("=")
+            if equals and name.strip().isidentifier():
+                yield name.strip(), value
+            elif number == 1:
+                # A later one may be the rest of a value with line ends, as `env` prints it.
+                raise _refused(f"line {number}", "is no NAME=value", "give a list such as `env` prints, or JSON")
+
+
+def _described(document: Any) -> Iterator[Source]:  # noqa: ANN401  # JSON
+    """Every container in what docker or kubectl printed."""
+    if isinstance(document, list):
+        for each in document:
+            yield from _described(each)
+    elif isinstance(document, dict):
+        if isinstance(variables := document.get("Env"), list):
+            yield Source(dict(str(each).partition("=")[::2] for each in variables), {})
+        elif isinstance(containers := document.get("containers"), list):
+            yield from map(_container, containers)
+        else:
+            for key in ("Config", "items", "spec", "template", "jobTemplate"):
+                yield from _described(document.get(key))
+
+
+def _container(container: Mapping[str, Any]) -> Source:
+    environment: dict[str, str] = {}
+    references: dict[str, str] = {}
+    problems = []
+    for each in container.get("env") or ():
+        name, origin = str(each["name"]), each.get("valueFrom") or {}
+        if "secretKeyRef" in origin:
+            reference = origin["secretKeyRef"]
+            references[name] = f"key {reference['key']} of the Secret {reference['name']}"
+            environment[name] = f"{UNKNOWN}{name}"
+        elif origin and name.startswith("PGPOOL"):
+            remedy = "pipe the environment of the running container in: kubectl exec POD -- env"
+            problems.append(Problem(name, "valueFrom", "has a value that is not here", remedy))
+        elif not origin:
+            environment[name] = str(each.get("value") or "")
+    if problems:
+        raise ConfigurationError(problems)
+    return Source(environment, references)
+
+
+def _refused(setting: str, what: str, remedy: str) -> ConfigurationError:
+    return ConfigurationError([Problem(setting, "migrate", what, remedy)])

@@ -1,0 +1,151 @@
+"""Finds out whose variables an environment speaks, and reads it: the way into the settings for everybody."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from entrypoint import settings as table
+from entrypoint.catalogue import Catalogue
+from entrypoint.compat import bitnami, official
+from entrypoint.compat.draft import Draft, given_as
+from entrypoint.compat.native import settle
+from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, base_name, is_ours, is_secret, load
+from entrypoint.errors import Problems
+from entrypoint.material import Supplied
+from entrypoint.settings import Settings
+from entrypoint.sources import Raw, Reader, SourceError, text
+
+_SHARED = {row.variable for row in bitnami.TABLE} & {row.variable for row in official.TABLE}
+IMAGES = {"bitnami": bitnami.NAME, "official": official.NAME}
+_ROWS = {"bitnami": bitnami.TABLE, "official": official.TABLE}
+_NAMES = {image: [row.variable for row in rows] for image, rows in _ROWS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, and what stands beside them in another image's words (None: nothing does)."""
+
+    settings: Settings
+    supplied: Supplied | None
+    warnings: tuple[str, ...] = ()
+
+
+def load_translated(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems: Problems) -> Loaded:
+    """Read an environment in whichever words. What is wrong is added to `problems`, as by environment.load.
+
+    Raises ConfigurationError when it speaks two images' words at once.
+    """
+    servers = _servers(env)
+    if len(servers) > 1 and _named(env) is None:
+        names = [name for _, name in servers]
+        what = f"is set, and so is {' and '.join(names[1:])}: these are ways of different images to give the servers"
+        problems.add(names[0], ENVIRONMENT, what, "keep one of them, or say in PGPOOL_COMPAT whose variables count")
+        problems.raise_if_any()  # whose words the rest is cannot be told
+    image = image_of(env)
+    if image is None:
+        return Loaded(load(env, catalogue, reader, problems), None)
+    theirs = variables_of(image, env)
+    draft = Draft(env, theirs, reader, problems)
+    if image == "bitnami":
+        bitnami.draft(draft)
+        supplied = settle(draft, catalogue, keep=bitnami.KEPT)
+    else:
+        official.draft(draft, catalogue)
+        supplied = settle(draft, catalogue)
+    if not draft.has(table.COMPAT.name):
+        draft.settings[table.COMPAT.name] = Raw(image, "told from the other variables")
+    rest = _without(theirs | frozenset(_misspelt(image, _without(theirs, env), catalogue, problems)), env)
+    settings = load(rest, catalogue, reader, problems, draft.settings)
+    if settings.key_file is None and supplied.key is None:
+        draft.warnings.append(
+            "passwords stand in pool_passwd as they are (in that image, encrypted with a random key beside it); set "
+            "PGPOOLKEYFILE to have them encrypted"
+        )
+    return Loaded(settings, supplied, tuple(draft.warnings))
+
+
+def _without(names: frozenset[str], env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name not in names}
+
+
+def _misspelt(image: str, env: Mapping[str, str], catalogue: Catalogue, problems: Problems) -> Iterator[str]:
+    """The variables that are nobody's, but nearly one of that image's; each is a problem."""
+    for name, value in sorted(env.items()):
+        if is_ours(name, value) and base_name(name, catalogue) is None:
+            from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
+
+            if close := get_close_matches(name, _NAMES[image], 1, 0.76):
+                problems.add(name, ENVIRONMENT, "is not a setting", f"did you mean {close[0]}?")
+                yield name
+
+
+def image_of(env: Mapping[str, str]) -> str | None:
+    """`official` or `bitnami`, or None when the environment speaks our own words alone."""
+    named = _named(env)
+    if named is not None:
+        return named if named in _ROWS else None
+    if servers := _servers(env):
+        return servers[0][0]
+    for image, names in _NAMES.items():
+        if any(given_as(name, env) for name in names if name not in _SHARED):
+            return image
+    return None
+
+
+def variables_of(image: str | None, env: Mapping[str, str]) -> frozenset[str]:
+    """The names of the variables in `env` that are that image's."""
+    if image is None:
+        return frozenset()
+    found = {name for variable in _NAMES[image] for name in given_as(variable, env)}
+    if image == "official":
+        found |= {name for name in env if name.startswith(PARAMS_PREFIX) or official.is_pair(name, env)}
+    return frozenset(found)
+
+
+def recorded(env: Mapping[str, str], catalogue: Catalogue) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What of an environment another process needs to come to the same, and the names that hold secrets.
+
+    Whose words they are is part of it: so that is not judged again by what is mounted then.
+    """
+    image = image_of(env)
+    theirs = variables_of(image, env)
+    ours = {name: value for name, value in env.items() if name in theirs or is_ours(name, value)}
+    secrets = {row.variable for row in _ROWS.get(image or "", ()) if row.secret}
+    if image == "official":
+        secrets |= {name for name in theirs if name.endswith("_PASSWORD") and not name.startswith("PGPOOL_")}
+    withheld = tuple(sorted(name for name in ours if name in secrets or is_secret(name, catalogue)))
+    plain = {name: ours[name] for name in sorted(ours) if name not in withheld}
+    plain.pop(f"{table.COMPAT.name}_FILE", None)
+    return ({**plain, table.COMPAT.name: image} if image else plain), withheld
+
+
+def pcp_password_variable(env: Mapping[str, str]) -> str:
+    """The variable that has the PCP administrator's password, or that with `_FILE`."""
+    return (
+        bitnami.PCP_PASSWORD
+        if image_of(env) == "bitnami" and given_as(bitnami.PCP_PASSWORD, env)
+        else table.PCP_PASSWORD.name
+    )
+
+
+def _named(env: Mapping[str, str]) -> str | None:
+    """What PGPOOL_COMPAT says; what is wrong with it is told when the settings are read."""
+    name = table.COMPAT.name
+    if name in env:
+        return env[name]
+    try:
+        return text(Reader().file(Path(env[f"{name}_FILE"]))) if f"{name}_FILE" in env else None
+    except (SourceError, UnicodeDecodeError):
+        return None
+
+
+def _servers(env: Mapping[str, str]) -> list[tuple[str | None, str]]:
+    """Whose ways to give the servers are used, and by which variable; ours first."""
+    found: list[tuple[str | None, str]] = [(None, name) for name in given_as(table.BACKENDS.name, env)[:1]]
+    found += [("bitnami", name) for name in given_as("PGPOOL_BACKEND_NODES", env)[:1]]
+    hosts = sorted(name for name in env if name.startswith(f"{PARAMS_PREFIX}BACKEND_HOSTNAME"))
+    if hosts and None not in dict(found):
+        found.append(("official", hosts[0]))
+    elif not found and (path := official.mounted_conf(env)) is not None:
+        found.append(("official", str(path)))
+    return found

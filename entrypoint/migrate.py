@@ -1,0 +1,267 @@
+"""Prints the native configuration for another image's environment, and how pgpool will behave otherwise. No secrets."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from entrypoint import defaults
+from entrypoint import settings as table
+from entrypoint.catalogue import Assignment, Catalogue, InvalidValueError
+from entrypoint.compat.source import UNKNOWN, Source
+from entrypoint.compat.translate import IMAGES, Loaded, image_of, load_translated
+from entrypoint.defaults import Default
+from entrypoint.environment import PARAMS_PREFIX
+from entrypoint.errors import ConfigurationError, Problem, Problems
+from entrypoint.material import Credential
+from entrypoint.sources import Raw, Reader, SourceError
+
+_NOT_HERE = b"# not read here\n"
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+@dataclass(slots=True)
+class Migration:
+    """What the native configuration consists of, by Kubernetes' parts. No value of a secret is in it."""
+
+    settings: dict[str, str] = field(default_factory=dict)
+    """The environment, for a ConfigMap."""
+    origins: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By name of the Secret, by key: in words, what goes in."""
+    mounts: dict[str, str] = field(default_factory=dict)
+    """The directory of each Secret or ConfigMap that is mounted."""
+    config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Further ConfigMaps, as the Secrets."""
+    differences: list[str] = field(default_factory=list)
+
+
+class _Elsewhere(Reader):
+    """Reads what can be read here; the rest is in the container that is described."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.missing: list[str] = []
+
+    def file(self, path: Path) -> bytes:
+        """The content, or what stands for it."""
+        try:
+            return super().file(path)
+        except SourceError:
+            self.missing.append(str(path))
+            return _NOT_HERE
+
+
+def migrate(source: Source, catalogue: Catalogue) -> Migration:
+    """The native configuration for this environment. Raises ConfigurationError, as a boot with it would."""
+    image = image_of(source.environment)
+    if image is None:
+        what = "is not an environment of pgpool/pgpool or bitnami/pgpool"
+        raise ConfigurationError([Problem("input", "migrate", what, "give one, with PGPOOL_COMPAT if need be")])
+    problems, reader = Problems(), _Elsewhere()
+    loaded = load_translated(source.environment, catalogue, reader, problems)
+    problems.raise_if_any()
+    result = Migration()
+    _parameters(result, loaded, catalogue, image)
+    _roles(result, loaded, source)
+    _files(result, loaded, source)
+    result.differences[:0] = [re.sub(f"'{UNKNOWN}(\\w+)'", r"the value of \1", each) for each in loaded.warnings]
+    for path in dict.fromkeys(reader.missing):
+        if path == source.environment.get("PGPOOL_USER_CONF_FILE"):
+            result.differences.append(f"the lines of {path} are missing here; run this where that file is")
+    result.differences.append(
+        "probes, scripts in /docker-entrypoint-initdb.d and files below /opt of that image do not exist here; "
+        "the probes are in the patch"
+    )
+    return result
+
+
+def _parameters(result: Migration, loaded: Loaded, catalogue: Catalogue, image: str) -> None:
+    """What is not a default of this image, nor of pgpool where this image has none."""
+    ours = {
+        each.name: each
+        for section in (defaults.CLIENTS, defaults.CHECKS, defaults.FAILOVER, defaults.ADMINISTRATION)
+        for each in section.defaults
+    }
+    for name, raw in sorted(loaded.settings.found.items()):
+        if name.startswith(PARAMS_PREFIX):
+            parameter = name.removeprefix(PARAMS_PREFIX).removesuffix("_FILE" if raw.origin.startswith("/") else "")
+            assignment = catalogue.assign(parameter, raw.value)
+            usual = ours.get(assignment.name)
+            if not _is_usual(assignment, usual, catalogue):
+                _parameter(result, assignment, raw, usual, image)
+        elif name in (table.BACKENDS.name, table.PATRONI.name, table.RUN_DIR.name) or "_SIDECAR_" in name:
+            _set(result, name, raw)
+
+
+def _parameter(result: Migration, assignment: Assignment, raw: Raw, own: Default | None, image: str) -> None:
+    parameter, variable = assignment.parameter, f"{PARAMS_PREFIX}{assignment.name.upper()}"
+    if parameter.name in defaults.RESERVED:
+        reserved = defaults.RESERVED[parameter.name]
+        raise ConfigurationError([Problem(variable, raw.origin, reserved.reason, reserved.instead)])
+    if parameter.secret:
+        result.secrets.setdefault("pgpool-parameters", {})[assignment.name] = _value(_variable(raw, variable), None)
+        result.mounts["pgpool-parameters"] = "/etc/pgpool/parameters"
+        _set(result, f"{variable}_FILE", Raw(f"/etc/pgpool/parameters/{assignment.name}", raw.origin))
+        return
+    _set(result, variable, raw)
+    if own is not None and raw.origin.startswith("default"):
+        result.differences.append(
+            f"{variable}={raw.value} keeps a default of {IMAGES[image]}; without it, it is {own.value or 'empty'} "
+            f"({own.why})"
+        )
+
+
+def _is_usual(assignment: Assignment, own: Default | None, catalogue: Catalogue) -> bool:
+    """Whether this is what there is without it: a default of ours, or of pgpool."""
+    usual = assignment.parameter.default if own is None else own.value
+    text = {True: "on", False: "off"}[usual] if isinstance(usual, bool) else str(usual)
+    try:
+        return catalogue.assign(assignment.name, text).encoded == assignment.encoded
+    except InvalidValueError:
+        return False
+
+
+def _set(result: Migration, name: str, raw: Raw) -> None:
+    result.settings[name] = raw.value
+    result.origins[name] = raw.origin
+
+
+def _roles(result: Migration, loaded: Loaded, source: Source) -> None:
+    users = "/etc/pgpool/users"
+    places: dict[str, str] = {}
+    for number, each in enumerate(loaded.supplied.credentials if loaded.supplied else ()):
+        value = _value_of(each, source)
+        if not each.role.startswith(UNKNOWN) and _KEY.fullmatch(each.role):
+            result.secrets.setdefault("pgpool-users", {})[each.role] = value
+            result.mounts.setdefault("pgpool-users", users)
+            continue
+        secret = f"pgpool-user-{number}"
+        variable = each.role.removeprefix(UNKNOWN)
+        name = _value(variable, source) if variable != each.role else f"the name {json.dumps(each.role)}"
+        result.secrets[secret] = {"username": name, "password": value}
+        result.mounts[secret] = f"{users}/{secret}"
+        places[each.role] = f"{users}/{secret}/username"
+    raw = loaded.settings.found.get(table.CHECK_USER.name)
+    if raw is not None and raw.value in places:
+        _set(result, f"{table.CHECK_USER.name}_FILE", Raw(places[raw.value], raw.origin))
+    elif raw is not None and raw.value != table.CHECK_USER.default:
+        _set(result, table.CHECK_USER.name, raw)
+
+
+def _files(result: Migration, loaded: Loaded, source: Source) -> None:
+    found, supplied = loaded.settings.found, loaded.supplied
+
+    def secret(name: str, directory: str, key: str, words: str) -> str:
+        result.secrets.setdefault(name, {})[key] = words
+        result.mounts[name] = directory
+        return f"{directory}/{key}"
+
+    for key, setting in (("username", table.PCP_USER), ("password", table.PCP_PASSWORD)):
+        raw = found.get(setting.name) or found.get(f"{setting.name}_FILE")
+        if raw is None:
+            continue
+        if setting.secret or raw.value.startswith(UNKNOWN):
+            words = _value(_variable(raw, setting.name), source)
+            path = secret("pgpool-pcp", "/etc/pgpool/pcp", key, words)
+            _set(result, f"{setting.name}_FILE", Raw(path, raw.origin))
+        else:
+            _set(result, setting.name, raw)
+    key_file = found.get(table.KEY_FILE.name)
+    if key_file is not None or (supplied is not None and supplied.key is not None):
+        words = f"the content of {key_file.value}" if key_file else _value("PGPOOL_AES_KEY", source)
+        path = secret("pgpool-key", "/etc/pgpool/key", "aes.key", words)
+        _set(result, table.KEY_FILE.name, Raw(path, "from PGPOOL_AES_KEY"))
+    for file, place in (supplied.tls if supplied else {}).items():
+        secret("pgpool-tls", "/etc/pgpool/tls", file, f"the content of {place}")
+        _set(result, table.TLS_DIR.name, Raw("/etc/pgpool/tls", found[table.TLS_DIR.name].origin))
+    if (hba := found.get(table.HBA_FILE.name)) is not None:
+        result.config_maps["pgpool-hba"] = {"pool_hba.conf": f"the content of {hba.value}"}
+        result.mounts["pgpool-hba"] = "/etc/pgpool/hba"
+        _set(result, table.HBA_FILE.name, Raw("/etc/pgpool/hba/pool_hba.conf", hba.origin))
+
+
+def _value_of(credential: Credential, source: Source) -> str:
+    origin = credential.origin
+    return _content(origin) if origin.startswith("/") else _value(origin, source)
+
+
+def _content(place: str) -> str:
+    path, _, line = place.partition(", line ")
+    return f"the password in line {line} of {path}" if line else f"the content of {path}"
+
+
+def _variable(raw: Raw, setting: str) -> str:
+    return (
+        raw.origin if raw.origin.startswith("/") else raw.origin.removeprefix("from ").replace("environment", setting)
+    )
+
+
+def _value(variable: str, source: Source | None) -> str:
+    if variable.startswith("/"):
+        return _content(variable)
+    words = source.references.get(variable) if source else None
+    what = "its part of" if variable == "PGPOOL_POSTGRES_CUSTOM_PASSWORDS" else "the value of"
+    return f"{what} {variable}" + (f": {words}" if words else "")
+
+
+def as_text(migration: Migration, image: str = "pgpool-entrypoint") -> str:
+    """The configuration as YAML documents, with comments for people."""
+    return "---\n".join("\n".join([*lines, ""]) for lines in _documents(migration, image))
+
+
+def _documents(migration: Migration, image: str) -> Iterator[list[str]]:
+    settings = [
+        f"  {name}: {json.dumps(value, ensure_ascii=False)} # {_one_line(migration.origins[name])}"
+        for name, value in sorted(migration.settings.items())
+    ]
+    head = ["apiVersion: v1", "kind: ConfigMap", "metadata:", "  name: pgpool-settings"]
+    yield ["# Settings; what is not here is a default of this image (docs/settings.md).", *head, "data:", *settings]
+    yield list(_layout(migration))
+    yield list(_patch(migration, image))
+    yield [
+        "# How pgpool will behave otherwise, and what to do:",
+        *(f"# - {_one_line(d)}" for d in migration.differences),
+    ]
+
+
+def _layout(migration: Migration) -> Iterator[str]:
+    yield "# Secrets to make: name, key, and what goes in (no newline at its end)."
+    for kind, groups in (("Secret", migration.secrets), ("ConfigMap", migration.config_maps)):
+        for name, keys in groups.items():
+            yield f"# {kind} {name}, mounted at {migration.mounts[name]}:"
+            yield from (f"#   {key}: {_one_line(words)}" for key, words in keys.items())
+
+
+def _patch(migration: Migration, image: str) -> Iterator[str]:
+    yield "# A patch for the Deployment (deploy/ has a whole one, with the sidecar that rotates passwords)."
+    yield from ("spec:", "  template:", "    spec:", "      containers:", "        - name: pgpool")
+    yield f"          image: {image}"
+    yield "          command: null"
+    yield "          args: null"
+    yield "          env: null"
+    yield from ("          envFrom:", "            - configMapRef:", "                name: pgpool-settings")
+    for probe, seconds in (("live", 5), ("ready", 10)):
+        yield f"          {'liveness' if probe == 'live' else 'readiness'}Probe:"
+        yield from ("            httpGet: null", "            tcpSocket: null", "            exec:")
+        yield f"              command: [pgpool-entrypoint, probe, {probe}]"
+        yield f"            timeoutSeconds: {seconds}"
+    mounts: Mapping[str, str] = {"run": "/run/pgpool", **migration.mounts}
+    yield "          volumeMounts:"
+    for name, directory in mounts.items():
+        yield f"            - name: {name}"
+        yield f"              mountPath: {directory}"
+        if name != "run":
+            yield "              readOnly: true"
+    yield from ("      volumes:", "        - name: run", "          emptyDir:", "            medium: Memory")
+    for name in migration.mounts:
+        yield f"        - name: {name}"
+        if name in migration.config_maps:
+            yield from ("          configMap:", f"            name: {name}")
+        else:
+            yield from ("          secret:", f"            secretName: {name}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,356 @@
+"""Other images' variables, translated: tables of what their own rules say, of warnings, and of refusals."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from entrypoint import boot, pipeline
+from entrypoint.catalogue import Catalogue
+from entrypoint.compat import bitnami, conf, official
+from entrypoint.compat.draft import Row
+from entrypoint.compat.translate import image_of, recorded
+from entrypoint.credentials import aes_decrypter
+from entrypoint.environment import is_ours
+from entrypoint.errors import ConfigurationError
+from entrypoint.inputs import read_inputs
+from entrypoint.probe import pcp_password
+from entrypoint.program import Program
+from entrypoint.publish import publish
+from entrypoint.render import render
+from entrypoint.secret import Secret
+from entrypoint.settings import TABLE
+from sidecar.desired import read_desired
+from support import foreign
+from support.certificates import Authority
+from support.foreign import Foreign
+from unit.conftest import Site
+
+BITNAMI, OFFICIAL = foreign.COMPOSE.environment, foreign.MINIMAL.environment
+INSTALLED = Program(Path("/opt/pgpool"), "4.6.1")
+
+
+@pytest.fixture
+def bare(tmp_path: Path, catalogue: Catalogue) -> Site:
+    """Nothing of ours but the run directory."""
+    site = Site(tmp_path, catalogue, {"PGPOOL_RUN_DIR": str(tmp_path / "run")})
+    site.run_dir.mkdir()
+    return site
+
+
+def given(site: Site, base: dict[str, str], **more: str | None) -> Site:
+    merged: dict[str, str | None] = {**site.env, **base, **more}
+    site.env = {name: value for name, value in merged.items() if value is not None}
+    return site
+
+
+def roles(site: Site) -> dict[str, str]:
+    return {each.role: each.password.reveal() for each in site.resolve().model.credentials}
+
+
+@pytest.mark.parametrize("name", foreign.ALL)
+def test_pgpool_conf_is_what_the_other_images_rules_say(bare: Site, name: str) -> None:
+    case: Foreign = foreign.ALL[name]
+    given(bare, case.placed(bare.root))
+    written = bare.conf()
+    expected = {key: value for key, value in case.expected.items() if key not in foreign.DIFFERS}
+    assert {key: written.get(key) for key in expected} == expected
+    ours = {"unix_socket_directories", "pcp_socket_dir", "pid_file_name", "logdir", "syslog_ident", "sr_check_password"}
+    ours |= {"pool_passwd", "enable_pool_hba", "sr_check_user", "health_check_user"}
+    names = {key for key in written if key.startswith("backend_application_name")}
+    assert written.keys() - expected.keys() <= ours | names | foreign.DIFFERS
+    assert roles(bare) == case.roles
+
+
+@pytest.mark.parametrize(("image", "rows"), [("bitnami", bitnami.TABLE), ("official", official.TABLE)])
+def test_every_row_leads_somewhere_and_is_in_the_docs(image: str, rows: tuple[Row, ...], catalogue: Catalogue) -> None:
+    docs = (Path(__file__).parents[2] / "docs/migration.md").read_text()
+    assert len({row.variable for row in rows}) == len(rows)
+    for row in rows:
+        assert bool(row.to) != bool(row.note)
+        assert is_ours(row.variable, "x")
+        assert row.variable in docs
+        if row.to.startswith("PGPOOL"):
+            assert row.to in {setting.name for setting in TABLE}
+        elif row.to:
+            assert catalogue.parameters[row.to].secret == row.secret
+            if row.default is not None:
+                catalogue.assign(row.to, row.default)
+
+
+@pytest.mark.parametrize("row", [row for row in bitnami.TABLE if row.to], ids=lambda row: row.variable)
+def test_every_parameter_of_bitnamis_can_stand_in_a_file(bare: Site, row: Row) -> None:
+    """Even those whose names end in _FILE, and those that Bitnami itself forgot."""
+    values = {
+        "PGPOOL_BACKEND_NODES": "0:h",
+        "PGPOOL_BACKEND_APPLICATION_NAMES": "a,b",
+        "PGPOOL_USER_HBA_FILE": str(bare.file("hba", "local all all scram-sha-256\n")),
+        "PGPOOL_ENABLE_TLS": "no",
+        "PGPOOL_ADMIN_USERNAME": "somebody",
+        "PGPOOL_SR_CHECK_USER": "customuser",
+        "PGPOOL_PORT_NUMBER": "6000",
+        "PGPOOL_CLIENT_MIN_MESSAGES": "error",
+        "PGPOOL_ENABLE_LOG_PCP_PROCESSES": "no",
+        "PGPOOL_TLS_PREFER_SERVER_CIPHERS": "yes",
+        "PGPOOL_HEALTH_CHECK_PASSWORD": "custompassword",
+    }
+    value = values.get(row.variable, row.default or "2")
+    given(bare, BITNAMI, **{row.variable: value})
+    at_once = bare.resolve()
+    given(bare, {}, **{row.variable: None, f"{row.variable}_FILE": str(bare.file("value", f"{value}\n"))})
+    assert render(bare.resolve().model) == render(at_once.model)
+
+
+LOST = [
+    ("bitnami", "PGPOOL_AUTHENTICATION_METHOD", "md5", "clients log in by scram-sha-256"),
+    ("bitnami", "PGPOOL_AUTHENTICATION_METHOD", "trust", "clients log in by scram-sha-256"),
+    ("bitnami", "PGPOOL_ENABLE_POOL_PASSWD", "no", "only roles whose passwords are given"),
+    ("bitnami", "PGPOOL_ENABLE_POOL_HBA", "no", "pgpool itself asks every client for its password"),
+    ("bitnami", "PGPOOL_DISCARD_STATUS", "no", "always starts afresh"),
+    ("bitnami", "PGPOOL_EXTRA_FLAGS", "-d", "run -- …"),
+    ("bitnami", "PGPOOL_HEALTH_CHECK_USER", "other", "both checks log in as the role of sr_check_user"),
+    ("bitnami", "PGPOOL_AUTO_FAILBACK", "yes", "names that are guessed from the hosts (pg-0, pg-1)"),
+    ("bitnami", "PGPOOL_BACKEND_NODES", "1:a,3:b", "the nodes 1, 3 are numbered from 0 on"),
+    ("official", "PGPOOL_PASSWORD_ENCRYPTION_METHOD", "md5", "clients log in by scram-sha-256"),
+    ("official", "PGPOOL_ENABLE_POOL_PASSWD", "false", "only roles whose passwords are given"),
+    ("official", "PGPOOL_PARAMS_SOCKET_DIR", "/tmp", "the sockets and other files of pgpool are in PGPOOL_RUN_DIR"),
+    ("official", "PGPOOL_PARAMS_POOL_PASSWD", "", "without pool_passwd"),
+    ("official", "PGPOOL_PARAMS_ALLOW_CLEAR_TEXT_FRONTEND_AUTH", "on", "no password travels in clear text"),
+    ("official", "PGPOOL_PARAMS_ENABLE_POOL_HBA", "on", "on the Unix socket"),
+]
+ALWAYS = {
+    "bitnami": ["on the Unix socket", "search_primary_node_timeout", "set PGPOOLKEYFILE"],
+    "official": ["though enable_pool_hba is not on", "because sr_check_user is not set", "set PGPOOLKEYFILE"],
+}
+
+
+@pytest.mark.parametrize(("image", "variable", "value", "said"), LOST)
+def test_what_is_not_taken_over_is_one_warning_that_says_what_to_do(
+    bare: Site, image: str, variable: str, value: str, said: str
+) -> None:
+    given(bare, BITNAMI if image == "bitnami" else OFFICIAL, **{variable: value})
+    warnings = bare.resolve().model.warnings
+    (warning,) = [each for each in warnings if said in each]
+    assert ";" in warning
+    assert "\n" not in warning
+    assert any(
+        variable.removeprefix("PGPOOL_").removeprefix("PARAMS_").lower() in each.lower() for each in warnings
+    ) or ("guessed" in said or "numbered" in said or "socket" in said)
+
+
+@pytest.mark.parametrize("image", ALWAYS)
+def test_an_ordinary_environment_has_few_warnings(bare: Site, image: str) -> None:
+    given(bare, BITNAMI if image == "bitnami" else OFFICIAL)
+    warnings = bare.resolve().model.warnings
+    assert len(warnings) == len(ALWAYS[image])
+    assert all(said in warning for said, warning in zip(ALWAYS[image], warnings, strict=True))
+
+
+def test_scripts_that_are_not_run_are_named(bare: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(bare, BITNAMI)
+    monkeypatch.setattr(bitnami, "INIT_SCRIPTS", bare.file("scripts/10-users.sh", "exit 1").parent)
+    (warning,) = [each for each in bare.resolve().model.warnings if "10-users.sh" in each]
+    assert "are not run; set what they change" in warning
+
+
+REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
+    ("bitnami", {"PGPOOL_BACKENDS": "a=h"}, "PGPOOL_BACKENDS (environment)", "ways of different images"),
+    ("bitnami", {"PGPOOL_PARAMS_BACKEND_HOSTNAME0": "h"}, "PGPOOL_BACKEND_NODES", "ways of different images"),
+    ("bitnami", {"PGPOOL_PARAMS_PORT": "7000", "PGPOOL_PORT_NUMBER": "7000"}, "PGPOOL_PARAMS_PORT", "and so is"),
+    ("bitnami", {"PGPOOL_CHECK_USER": "x"}, "PGPOOL_CHECK_USER", "and so is PGPOOL_SR_CHECK_USER"),
+    ("bitnami", {"PGPOOL_PCP_USER": "x"}, "PGPOOL_PCP_USER", "and so is PGPOOL_ADMIN_USERNAME"),
+    ("bitnami", {"PGPOOL_AES_KEY": "x", "PGPOOLKEYFILE": "{key}"}, "PGPOOL_AES_KEY", "and so is PGPOOLKEYFILE"),
+    ("bitnami", {"PGPOOL_MAX_POOL": "abc"}, "PGPOOL_PARAMS_MAX_POOL (from PGPOOL_MAX_POOL)", "'abc' is not a whole"),
+    ("bitnami", {"PGPOOL_SR_CHECK_USR": "x"}, "PGPOOL_SR_CHECK_USR", "did you mean PGPOOL_SR_CHECK_USER?"),
+    ("bitnami", {"PGPOOL_ENABLE_LDAP": "yes"}, "PGPOOL_ENABLE_LDAP", "built without PAM"),
+    ("bitnami", {"PGPOOL_ENABLE_TLS": "yes"}, "ssl (from PGPOOL_ENABLE_TLS)", "ssl_cert is not given"),
+    ("bitnami", {"PGPOOL_ENABLE_LOAD_BALANCING": "maybe"}, "from PGPOOL_ENABLE_LOAD_BALANCING", "is not a boolean"),
+    ("bitnami", {"PGPOOL_BACKEND_NODES": "pg-0:5432"}, "PGPOOL_BACKEND_NODES", "an entry of another form"),
+    ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a,0:b"}, "PGPOOL_BACKEND_NODES", "has the number 0 twice"),
+    ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a:99999"}, "PGPOOL_BACKENDS (from PGPOOL_BACKEND_NODES)", "'99999'"),
+    ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a?b"}, "node 0 (from PGPOOL_BACKEND_NODES)", "signs where none can be"),
+    ("bitnami", {"PGPOOL_BACKEND_NODES": None}, "PGPOOL_BACKEND_NODES (not set)", "is required"),
+    ("bitnami", {"PGPOOL_BACKEND_APPLICATION_NAMES": "one"}, "APPLICATION_NAMES", "has 1 names for 2 nodes"),
+    ("bitnami", {"PGPOOL_POSTGRES_CUSTOM_USERS": "a,b"}, "CUSTOM_USERS", "has 2 roles"),
+    (
+        "bitnami",
+        {"PGPOOL_SR_CHECK_PASSWORD": None},
+        "PGPOOL_CHECK_USER (from PGPOOL_SR_CHECK_USER)",
+        "in the environment",
+    ),
+    ("bitnami", {"PGPOOL_SR_CHECK_PASSWORD_FILE": "/nowhere"}, "CHECK_PASSWORD_FILE", "so is PGPOOL_SR_CHECK_PASSWORD"),
+    ("bitnami", {"PGPOOL_POSTGRES_USERNAME": "customuser"}, "role 'customuser'", "has a password in"),
+    ("bitnami", {"PGPOOL_SR_CHECK_PASSWORD": "x" * 80}, "password of role 'customuser'", "80 bytes"),
+    ("bitnami", {"PGPOOL_USER_CONF_FILE": "{conf}"}, "PGPOOL_PARAMS_NOPE ({conf}, line 2)", "has no parameter 'nope'"),
+    ("bitnami", {"PGPOOL_USER_CONF_FILE": "{bad}"}, "PGPOOL_USER_CONF_FILE ({bad}, line 1)", "is no line"),
+    ("bitnami", {"PGPOOL_USER_HBA_FILE": "{hba}"}, "PGPOOL_HBA_FILE ({hba}, line 1)", "the method trust"),
+    ("bitnami", {"PGPOOL_COMPAT": "none"}, "PGPOOL_BACKEND_NODES", "is not a setting"),
+    ("bitnami", {"PGPOOL_COMPAT": "bitnamy"}, "PGPOOL_COMPAT", "is not an image whose variables"),
+    ("official", {"PGPOOL_SKIP_PASSWORD_ENCRYPTION": "true"}, "SKIP_PASSWORD_ENCRYPTION", "cannot be had"),
+    ("official", {"PGPOOL_PARAMS_SSL": "on"}, "ssl (from PGPOOL_PARAMS_SSL)", "no certificate is made up"),
+    ("official", {"PGPOOL_PARAMS_MAX_POLL": "1"}, "PGPOOL_PARAMS_MAX_POLL", "did you mean max_pool?"),
+    ("official", {"PGPOOL_PARAMS_PORT_FILE": "{conf}", "PGPOOL_PARAMS_PORT": "1"}, "PORT_FILE", "keep one of the two"),
+    ("official", {"PGPOOL_PARAMS_HEALTH_CHECK_PASSWORD": "AESabc"}, "health_check_password", "is encrypted"),
+    ("official", {"PGPOOL_COMPAT": "official", "PGPOOL_PARAMS_BACKEND_HOSTNAME0": None}, "HOSTNAME0", "is required"),
+    ("official", {"POSTGRES_PASSWORD": None}, "PGPOOL_CHECK_USER", "no password"),
+]
+
+
+@pytest.mark.parametrize(("image", "changes", "setting", "what"), REFUSED)
+def test_what_cannot_be_had_or_contradicts_itself_is_refused_in_the_users_own_words(
+    bare: Site, image: str, changes: dict[str, str | None], setting: str, what: str
+) -> None:
+    places = {
+        "conf": bare.file("conf", "# a comment\nnope = 1\n"),
+        "bad": bare.file("bad", "max_pool == 1\n"),
+        "hba": bare.file("hba", "local all all trust\n"),
+        "key": bare.file("key", "a key"),
+    }
+    placed = {name: value and value.format(**places) for name, value in changes.items()}
+    given(bare, BITNAMI if image == "bitnami" else OFFICIAL, **placed)
+    with pytest.raises(ConfigurationError) as refusal:
+        bare.resolve()
+    said = str(refusal.value)
+    assert setting.format(**places) in said
+    assert what in said
+    for secret in ("custompassword", "adminpassword", "postgres % pass", "AESabc"):
+        assert secret not in said
+
+
+@pytest.mark.parametrize(
+    ("image", "env"),
+    [
+        (None, {}),
+        (None, {"PGPOOL_BACKENDS": "a=h"}),
+        (None, {"PGPOOL_BACKENDS": "a=h", "PGPOOL_PARAMS_BACKEND_HOSTNAME0": "h"}),
+        (None, {"PGPOOL_ENABLE_POOL_PASSWD": "yes"}),
+        (None, {"PGPOOL_COMPAT": "none", "PGPOOL_BACKEND_NODES": "0:h"}),
+        (None, {"PGPOOL_PORT": "tcp://10.0.0.1:5432", "GIT_USERNAME": "a", "GIT_PASSWORD": "b"}),
+        ("bitnami", {"PGPOOL_BACKEND_NODES": "0:h"}),
+        ("bitnami", {"PGPOOL_BACKEND_NODES_FILE": "/nodes"}),
+        ("bitnami", {"PGPOOL_SR_CHECK_USER": "a"}),
+        ("bitnami", {"PGPOOL_COMPAT": "bitnami", "PGPOOL_BACKENDS": "a=h"}),
+        ("official", {"PGPOOL_PARAMS_BACKEND_HOSTNAME0": "h"}),
+        ("official", {"PGPOOL_PARAMS_BACKEND_HOSTNAME0_FILE": "/h"}),
+        ("official", {"PGPOOL_SKIP_PASSWORD_ENCRYPTION": "no"}),
+        ("official", {"PGPOOL_COMPAT": "official"}),
+    ],
+)
+def test_whose_words_these_are_is_told_from_what_is_set(image: str | None, env: dict[str, str]) -> None:
+    assert image_of(env) == image
+
+
+def test_a_mounted_pgpool_conf_is_the_official_images_and_its_variables_do_not_count(bare: Site) -> None:
+    given(bare, foreign.MOUNTED.placed(bare.root), PGPOOL_PARAMS_MAX_POOL="9")
+    assert bare.conf()["max_pool"] == "4"
+    assert any(
+        "not taken over, because" in each and "PGPOOL_PARAMS_MAX_POOL" in each for each in bare.resolve().model.warnings
+    )
+
+
+def test_our_own_settings_go_with_those_of_another_image(bare: Site) -> None:
+    bare.user("app", "from a Secret % 1")
+    given(bare, BITNAMI, PGPOOL_USERS_DIR=str(bare.users), PGPOOL_PARAMS_MAX_POOL="3", PGPOOL_PATRONI="on")
+    assert roles(bare) == {**foreign.COMPOSE.roles, "app": "from a Secret % 1"}
+    assert bare.conf()["max_pool"] == "3"
+    assert bare.resolve().settings.patroni.enabled
+    assert bare.resolve().settings.compat == "bitnami"
+
+
+@pytest.mark.parametrize("named", ["tls.crt tls.key ca.crt", "server.crt server.key root.pem"])
+def test_certificates_may_have_any_names(bare: Site, named: str) -> None:
+    issued = Authority().issue().write(bare.root / "issued")
+    variables = ("PGPOOL_TLS_CERT_FILE", "PGPOOL_TLS_KEY_FILE", "PGPOOL_TLS_CA_FILE")
+    paths = {}
+    for variable, name, source in zip(variables, named.split(), ("tls.crt", "tls.key", "ca.crt"), strict=True):
+        paths[variable] = str(bare.file(f"certs/{name}", (issued / source).read_bytes()))
+    given(bare, BITNAMI, PGPOOL_ENABLE_TLS="yes", **paths)
+    bare.now = datetime.now(UTC)
+    files = bare.tree().files
+    assert [files[name] for name in ("tls.crt", "tls.key", "ca.crt")] == [
+        (issued / name).read_bytes() for name in ("tls.crt", "tls.key", "ca.crt")
+    ]
+    assert b"hostssl" in files["pool_hba.conf"]
+    warnings = " ".join(bare.resolve().model.warnings)
+    assert "clients without TLS are refused" in warnings
+    assert "does not make clients need a certificate" in warnings
+    assert ("tls.crt for" in warnings) == ("server.crt" in named)
+
+
+def test_a_key_in_a_variable_or_in_its_file_encrypts_pool_passwd(bare: Site) -> None:
+    key = "a key % of ours"
+    given(bare, BITNAMI, PGPOOL_AES_KEY=key)
+    at_once = bare.tree().files["pool_passwd"]
+    entries = dict(line.split(":", 1) for line in at_once.decode().splitlines())
+    assert {role: aes_decrypter(key)(entry) for role, entry in entries.items()} == foreign.COMPOSE.roles
+    given(bare, {}, PGPOOL_AES_KEY=None, PGPOOL_AES_KEY_FILE=str(bare.file("key", f"{key}\n")))
+    assert bare.tree().files["pool_passwd"] == at_once
+
+
+@pytest.mark.parametrize("name", foreign.ALL)
+def test_what_is_recorded_for_the_sidecar_holds_no_secret_and_leads_it_to_the_same_bytes(bare: Site, name: str) -> None:
+    case: Foreign = foreign.ALL[name]
+    given(bare, case.placed(bare.root))
+    resolved, tree = pipeline.prepare(bare.env, None, bare.now, to_run=True)
+    publish(tree, bare.run_dir)
+    boot._write_inputs(bare.env, resolved.settings, resolved.model, INSTALLED)  # noqa: SLF001
+    told = (bare.run_dir / "inputs.json").read_text()
+    for secret in (*case.roles.values(), "admin % pass", "a key % of ours"):
+        assert secret not in told
+        assert secret.replace("\\", "\\\\").replace('"', '\\"') not in told
+    inputs = read_inputs(bare.run_dir)
+    secrets = {variable: bare.env[variable] for variable in inputs.withheld}
+    desired = read_desired(bare.run_dir, secrets, bare.now)
+    assert render(desired.resolved.model).digest == tree.digest
+    assert desired.tree(desired.roles, desired.resolved.model.key).digest == tree.digest
+    assert pcp_password(inputs, secrets, bare.run_dir) == resolved.model.pcp_password
+
+
+def test_a_sidecar_without_the_secrets_is_told_which(bare: Site) -> None:
+    given(bare, BITNAMI)
+    resolved, _ = pipeline.prepare(bare.env, None, bare.now, to_run=True)
+    boot._write_inputs(bare.env, resolved.settings, resolved.model, INSTALLED)  # noqa: SLF001
+    with pytest.raises(ConfigurationError) as refusal:
+        read_desired(bare.run_dir, {}, bare.now)
+    missing = {problem.setting for problem in refusal.value.problems}
+    assert missing == {"PGPOOL_SR_CHECK_PASSWORD", "PGPOOL_POSTGRES_PASSWORD", "PGPOOL_ADMIN_PASSWORD"}
+
+
+def test_a_password_rotates_in_the_file_that_a_variable_names(bare: Site) -> None:
+    case = foreign.CHART
+    given(bare, case.placed(bare.root))
+    resolved, _ = pipeline.prepare(bare.env, None, bare.now, to_run=True)
+    boot._write_inputs(bare.env, resolved.settings, resolved.model, INSTALLED)  # noqa: SLF001
+    bare.file("secrets/pgpool-password", "another % one")
+    desired = read_desired(bare.run_dir, {}, bare.now)
+    assert desired.roles.passwords["postgres"] == Secret("another % one")
+    assert bare.root / "secrets/pgpool-password" in desired.resolved.places
+
+
+def test_whose_words_they_are_is_recorded(bare: Site, catalogue: Catalogue) -> None:
+    assert recorded({"PGPOOL_BACKENDS": "a=h"}, catalogue) == ({"PGPOOL_BACKENDS": "a=h"}, ())
+    environment, _ = recorded(foreign.MOUNTED.placed(bare.root), catalogue)
+    assert environment["PGPOOL_COMPAT"] == "official"
+    named = str(bare.file("image", "bitnami\n"))
+    assert recorded({"PGPOOL_COMPAT_FILE": named}, catalogue)[0] == {"PGPOOL_COMPAT": "bitnami"}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("max_pool = 4", ("max_pool", "4")),
+        ("  Max_Pool=4 # four", ("max_pool", "4")),
+        ("max_pool 4\r", ("max_pool", "4")),
+        ("a = ''", ("a", "")),
+        ("a = 'b c # d = e'  # f", ("a", "b c # d = e")),
+        ("a = 'it''s'", ("", None)),
+        ("a = b c", ("", None)),
+        ("a =", ("", None)),
+        ("= b", ("", None)),
+        ("a = 'b", ("", None)),
+    ],
+)
+def test_a_line_of_a_pgpool_conf(line: str, expected: tuple[str, str | None]) -> None:
+    (read,) = conf.lines(f"\n# comment\n{line}\n")
+    assert (read.name, read.value) == expected
+    assert read.number == 3
