@@ -18,6 +18,8 @@ T_co = TypeVar("T_co", bound=Sql | Rest, covariant=True)
 
 _PAUSE_SECONDS = 0.05
 """Between two questions, at least."""
+_HASTE, _HASTY_SECONDS = 0.4, 60.0
+"""The part of the period after which somebody who has fallen silent is asked again, and how long."""
 _STOP_SECONDS = 0.2
 
 
@@ -55,8 +57,15 @@ class _Watch(Generic[T]):
                 self._failed(error)
             else:
                 self._note(answer)
-            self.ended.wait(max(_PAUSE_SECONDS, began + self._period - time.monotonic()))
+            self.ended.wait(max(_PAUSE_SECONDS, began + self._pace() - time.monotonic()))
         self._asker.close()
+
+    def _pace(self) -> float:
+        """Who does not answer since a moment ago may be back in the next one, and clients wait for that."""
+        latest = self.latest
+        if latest is None or latest.reach is Reach.ANSWERED or latest.asked - latest.since > _HASTY_SECONDS:
+            return self._period
+        return self._period * _HASTE
 
     def _note(self, answer: T) -> None:
         former = self.latest

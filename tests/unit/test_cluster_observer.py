@@ -142,6 +142,24 @@ def test_since_when_patroni_has_not_read_etcd_is_told_by_our_clock(backends: lis
             assert (again.dcs_since or 0) > (first.dcs_since or 0)
 
 
+def test_who_has_just_fallen_silent_is_asked_more_often(backends: list[Backend]) -> None:
+    with node() as patroni:
+        patroni.answer("/primary", 200, PRIMARY)
+        observer = Observer(backends[:1], nobody, [f"http://127.0.0.1:{patroni.port}"], period=0.5)
+
+        def seconds_for_four() -> float:
+            begin, until = time.monotonic(), patroni.asked.count("/primary") + 4
+            wait(observer, lambda: patroni.asked.count("/primary") >= until)
+            return time.monotonic() - begin
+
+        with watching(observer):
+            wait(observer, lambda: leads(observer, 0))
+            usual = seconds_for_four()
+            patroni.says["/primary"] = lambda _: None
+            wait(observer, lambda: not leads(observer, 0))
+            assert seconds_for_four() < 0.75 * usual
+
+
 def test_only_what_is_new_wakes(backends: list[Backend]) -> None:
     with node() as patroni:
         patroni.answer("/primary", 503, REPLICA)
