@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -64,11 +65,11 @@ def blocks() -> tuple[Block, ...]:
 def _blocks_of(document: str) -> Iterator[Block]:
     section, fence, begin, lines = "", None, 0, list[str]()
     for number, line in enumerate((PROJECT / document).read_text().splitlines(), 1):
-        if line.startswith("```"):
+        if line.lstrip().startswith("```"):  # in a list, it is indented
             if fence is None:
-                fence, begin, lines = line[3:].strip(), number, []
+                fence, begin, lines = line.strip()[3:], number, []
             else:
-                yield Block(document, section, begin, fence, "\n".join(lines))
+                yield Block(document, section, begin, fence, textwrap.dedent("\n".join(lines)))
                 fence = None
         elif fence is not None:
             lines.append(line)
@@ -93,9 +94,9 @@ def commands() -> tuple[Command, ...]:
 
 
 def spans(program: str) -> list[Command]:
-    """The commands of a program that stand within a line: `program …`. Ellipses and what is optional are left out.
+    """The commands of a program that stand within a line, without words that are optional or have an ellipsis.
 
-    Pages that a program writes have such names as headings.
+    An ellipsis alone makes it a sketch, which nobody types. Pages that a program writes have such names as headings.
     """
     found = []
     for document in documents():
@@ -103,7 +104,8 @@ def spans(program: str) -> list[Command]:
         for number, line in enumerate([] if "<!-- Written by" in text else text.splitlines(), 1):
             for span in re.findall(rf"`({re.escape(program)} [^`]+)`", line):
                 plain = re.sub(r"\[[^]]*\]|\S*…\S*", "", span.replace("\\|", "|"))
-                found += [Command(f"{document}:{number}", words) for words in simple_commands(plain)]
+                if "…" not in span.split():
+                    found += [Command(f"{document}:{number}", words) for words in simple_commands(plain)]
     return found
 
 
