@@ -1,5 +1,6 @@
 """Every command in the documents: run here where that is cheap, else checked, and listed with who runs it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -91,6 +92,11 @@ def docker(command: Command) -> None:
     """The paths are the image's, the variables settings; flags are known to podman's manual, and to the test named."""
     if command.words[1] in ("build", "inspect", "stop"):
         return
+    if command.words[1] == "compose":
+        option, file, _ = command.words[2:]
+        assert option == "-f"
+        assert (PROJECT / file).is_file()
+        return
     assert command.words[1] == "run"
     dockerfile = (PROJECT / "Dockerfile").read_text()
     for option, value in zip(command.words, command.words[1:], strict=False):
@@ -119,6 +125,10 @@ def script(command: Command) -> None:
     assert all(word in shown for word in command.words if word.startswith("--"))
 
 
+def executable(command: Command) -> None:
+    assert os.access(PROJECT / command.words[0], os.X_OK)
+
+
 def really(command: Command) -> None:
     assert run(command.words)
 
@@ -145,6 +155,7 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "vault": vault,
     "docker": docker,
     "image/build-pgpool": script,
+    "deploy/compose/make-secrets": executable,
     "openssl": really,
     "date": really,
     "cd": directory,
@@ -162,6 +173,7 @@ COVERED = {
     "make": ("takes minutes: make test runs most of them", "Makefile::test"),
     "psql": ("needs PostgreSQL", f"{INTEGRATION}::test_every_psql_command_does_what_is_said"),
     "docker": ("needs the image", f"{IMAGE}::test_a_directory_in_memory_of_its_own_is_enough_without_a_sidecar"),
+    "deploy/compose/make-secrets": ("writes into the tree: run in a copy", "tests/deploy/test_compose.py::example"),
     "vault": ("needs Vault: path and property are compared", "tests/deploy/test_documents.py::vault"),
     "kustomize": ("is not on every machine", "tests/deploy/test_kustomize.py"),
     "cosign": ("needs a published image", "tests/deploy/test_documents.py::workflow"),
@@ -180,7 +192,7 @@ COVERED = {
 }
 """What is not run here: why, and what else looks at it."""
 
-TYPED = {"make", "kubectl", "psql", "pgpool-entrypoint", "pgpool-sidecar", "docker"}
+TYPED = {"make", "kubectl", "psql", "pgpool-entrypoint", "pgpool-sidecar", "docker", "deploy/compose/make-secrets"}
 """Programs whose commands within a line are checked as well."""
 
 
