@@ -111,3 +111,10 @@ def resident_mebibytes(pid: int) -> tuple[float, float]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     kibibytes = {name: value.split()[0] for name, _, value in (line.partition(":") for line in lines) if value.split()}
     return int(kibibytes["VmRSS"]) / 1024, int(kibibytes["VmHWM"]) / 1024
+
+
+def proportional_mebibytes(pid: int) -> float:
+    """Memory of a running process, what it shares counted in equal parts: to be summed over processes (proc(5))."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    (kibibytes,) = (line.split()[1] for line in lines if line.startswith("Pss:"))
+    return int(kibibytes) / 1024

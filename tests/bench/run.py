@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.booting import boot, many_users, start
 from bench.misfortune import schedules
+from bench.poolers import find_pgbouncer, poolers
 from bench.report import paragraph, progress
 from bench.resting import resting
 from bench.rotation import to_the_proof, under_load
@@ -27,7 +28,7 @@ from bench.stage import Stage
 from support import programs
 
 MEMORY = Path("/dev/shm")
-ENTRYPOINT, ROTATION = "entrypoint", "rotation"
+ENTRYPOINT, ROTATION, POOLERS = "entrypoint", "rotation", "poolers"
 
 Part = Callable[[Stage], Iterator[str]]
 
@@ -57,9 +58,11 @@ def parts(options: argparse.Namespace) -> Mapping[str, Part]:
         "a sidecar at rest": lambda stage: resting(stage, options.rest),
         "random misfortune": lambda stage: schedules(stage, options.schedules),
     }
+    beside: dict[str, Part] = {"beside PgBouncer": lambda stage: poolers(stage, options.pgbouncer, options.logins)}
     return {
         **(entrypoint if options.only in {None, ENTRYPOINT} else {}),
         **(rotation if options.only in {None, ROTATION} else {}),
+        **(beside if options.only in {None, POOLERS} else {}),
     }
 
 
@@ -118,13 +121,17 @@ def processor() -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure rendering, booting and rotating.")
-    parser.add_argument("--only", choices=(ENTRYPOINT, ROTATION), help="one program's part (default: both)")
+    parser = argparse.ArgumentParser(description="Measure rendering, booting, rotating; pgpool beside PgBouncer.")
+    parser.add_argument("--only", choices=(ENTRYPOINT, ROTATION, POOLERS), help="one part (default: all)")
+    parser.add_argument(
+        "--pgbouncer", type=Path, default=find_pgbouncer(), metavar="FILE", help="the program (default: what is there)"
+    )
     for option, default, what in (
         ("rounds", 25, "runs of the cold start"),
         ("rotations", 100, "rotations, once at rest and once under load"),
         ("rest", 60, "seconds that a sidecar at rest is watched"),
         ("schedules", 1_000, "schedules of faults"),
+        ("logins", 300, "logins through each pooler"),
     ):
         parser.add_argument(f"--{option}", type=int, default=default, metavar="N", help=f"{what} (default: {default})")
     return programs.parse_with_programs(parser)
