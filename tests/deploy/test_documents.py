@@ -60,6 +60,9 @@ def ours(command: Command) -> None:
 
 
 def in_kubernetes(command: Command) -> None:
+    if command.document == "docs/migration.md":  # of somebody else's Deployment: nothing here knows it
+        assert command.words[1] in ("get", "exec")
+        return
     verb = kubectl.check(command.words[1:], lambda inner: CHECKS[inner[0]](Command(command.place, tuple(inner))))
     assert f"kubectl {verb}" in COVERED
 
@@ -158,12 +161,13 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "deploy/compose/make-secrets": executable,
     "openssl": really,
     "date": really,
+    "printf": really,
     "cd": directory,
     "cosign": workflow,
     "gh": workflow,
 }
 
-RUN_HERE = {"=", "pgpool-entrypoint", "pgpool-sidecar", "image/build-pgpool", "openssl", "date", "cd"}
+RUN_HERE = {"=", "pgpool-entrypoint", "pgpool-sidecar", "image/build-pgpool", "openssl", "date", "printf", "cd"}
 """Programs that the checks above do run, or that run nothing."""
 
 INTEGRATION, IMAGE = "tests/integration/test_documents.py", "tests/image/test_container.py"
