@@ -41,7 +41,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -607,6 +607,26 @@ def test_a_login_that_the_primary_refuses_while_it_shuts_down_is_held(start: Sta
     with suppress(PcpError):  # nobody needed to notice
         stage.until_told(stage.pcp.attach, PRIMARY)
     write.result(timeout=30)
+
+
+def test_a_login_that_the_primary_ends_after_letting_it_in_is_tried_again(start: Start, servers: Servers) -> None:
+    stage = start()
+
+    def starting() -> int | None:
+        titles = {pid: proc.cmdline(pid) for pid in proc.children(servers.primary.pid)}
+        return next((pid for pid, title in titles.items() if re.match(rb"postgres: app app .* startup", title)), None)
+
+    with servers.primary.connect() as admin, admin.transaction():
+        admin.execute(
+            "LOCK pg_database IN ACCESS EXCLUSIVE MODE"
+        )  # the password is accepted, the database not yet found
+        write = at_once(stage.write)
+        pid = wait_until(starting, timeout=10, failure=lambda: stage.pgpool.log)
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: proc.stat(pid) is None, timeout=10, failure=lambda: servers.primary.log)
+
+    write.result(timeout=30)
+    assert "lets nobody in at this moment" in stage.pgpool.log
 
 
 def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers: Servers) -> None:
