@@ -132,7 +132,7 @@ def _parser() -> Parser:
         nargs="?",
         type=Path,
         metavar="FILE",
-        help="a list as `env` prints it, or JSON of `docker inspect` or of `kubectl get deployment --output json`; "
+        help="a list as `env` prints it, JSON of `docker inspect`, or a workload of Kubernetes as YAML or JSON; "
         "standard input if not given. No secret's value is printed",
     )
     return parser

@@ -1,15 +1,18 @@
-"""What `migrate` is given: an environment as a list, a container as docker describes it, a workload as kubectl does.
-
-Both describe in JSON, which needs no parser of another kind: `kubectl get deployment pgpool --output json`.
-"""
+"""What `migrate` is given: a list of variables, a container as docker describes it, a workload as Kubernetes does."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from entrypoint.compat.translate import image_of
 from entrypoint.errors import ConfigurationError, Problem
+
+_MANIFEST = re.compile(r"(\s*(#.*)?\n)*(---\s*\n|\w+:)")
+"""How a manifest of Kubernetes begins, and no list of variables does."""
 
 UNKNOWN = "value-of-"
 """Begins what stands for a value that is in a Secret, and not here."""
@@ -26,20 +29,35 @@ class Source:
 
 def read_source(content: str) -> Source:
     """The environment that a text describes. Raises ConfigurationError."""
-    if not content.lstrip().startswith(("{", "[")):
+    document = _document(content)
+    if document is None:
         return Source(dict(_listed(content)), {})
-    try:
-        document = json.loads(content)
-    except ValueError as error:
-        raise _refused("input", f"is no JSON: {error}", "give what docker inspect or kubectl printed, whole") from None
     sources = list(_described(document))
     speaking = [source for source in sources if image_of(source.environment) is not None]
     if len(speaking) > 1:
         raise _refused("input", f"has {len(speaking)} containers of pgpool", "give one of them")
     if not sources:
-        remedy = "give what `docker inspect CONTAINER` or `kubectl get deployment NAME --output json` prints"
+        remedy = "give what `docker inspect CONTAINER` or `kubectl get deployment NAME --output yaml` prints"
         raise _refused("input", "describes no container", remedy)
     return (speaking or sources)[0]
+
+
+def _document(content: str) -> Any:  # noqa: ANN401  # JSON or YAML
+    """What a text describes; None when it is a list of variables. Raises ConfigurationError, without the text."""
+    remedy = "give what docker inspect or kubectl printed, or the whole manifest"
+    if content.lstrip().startswith(("{", "[")):
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise _refused("input", f"is no JSON: {error}", remedy) from None
+    if not _MANIFEST.match(content):
+        return None
+    try:
+        return list(yaml.safe_load_all(content))
+    except yaml.YAMLError as error:
+        # Its words may quote the text, and there may be a secret.
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        raise _refused("input", f"is no YAML{f' (line {mark.line + 1})' if mark else ''}", remedy) from None
 
 
 def _listed(content: str) -> Iterator[tuple[str, str]]:

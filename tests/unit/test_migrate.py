@@ -153,9 +153,19 @@ REFERENCES = {
 }
 
 
-@pytest.mark.parametrize("wrapped", [REFERENCES, {"kind": "List", "items": [REFERENCES]}])
-def test_what_a_deployment_takes_from_a_secret_is_referred_to(wrapped: dict[str, Any], catalogue: Catalogue) -> None:
-    migration = migrate(read_source(json.dumps(wrapped)), catalogue)
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(REFERENCES),
+        json.dumps({"kind": "List", "items": [REFERENCES]}),
+        yaml.safe_dump(REFERENCES),
+        "# two of a directory\n---\n"
+        + yaml.safe_dump_all([{"kind": "Service", "spec": {"type": "ClusterIP"}}, REFERENCES]),
+    ],
+    ids=["JSON", "a list", "YAML", "several documents"],
+)
+def test_what_a_deployment_takes_from_a_secret_is_referred_to(text: str, catalogue: Catalogue) -> None:
+    migration = migrate(read_source(text), catalogue)
     assert migration.secrets == {
         "pgpool-user-0": {
             "username": "the value of POSTGRES_USERNAME: key username of the Secret db",
@@ -183,7 +193,9 @@ def test_a_container_as_docker_describes_it(catalogue: Catalogue) -> None:
         ("", "is not an environment of"),
         ("PATH=/bin", "is not an environment of"),
         ("PGPOOL_BACKENDS=a=h", "is not an environment of"),
-        ("kind: Deployment", "is no NAME=value"),
+        ("what is this", "is no NAME=value"),
+        ("kind: Deployment", "describes no container"),
+        ("# ours\n---\nkind: Deployment\n  spec: 1", r"is no YAML \(line 4\)"),
         ("{", "is no JSON"),
         ("[]", "describes no container"),
         ('{"kind": "Secret"}', "describes no container"),
