@@ -159,7 +159,7 @@ def _files(result: Migration, loaded: Loaded, source: Source) -> None:
         return f"{directory}/{key}"
 
     for key, setting in (("username", table.PCP_USER), ("password", table.PCP_PASSWORD)):
-        raw = found.get(setting.name) or found.get(f"{setting.name}_FILE")
+        raw = setting.given(found)
         if raw is None:
             continue
         if setting.secret or raw.value.startswith(UNKNOWN):
