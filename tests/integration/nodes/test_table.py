@@ -1,7 +1,5 @@
 """pgpool's node table, read from a real pgpool: what it says during failovers, and that it harms nobody."""
 
-import os
-import signal
 import threading
 from collections.abc import Iterator
 
@@ -138,17 +136,11 @@ def test_a_stopped_pgpool_costs_no_more_than_the_limit(serving: tuple[Pod, Pgpoo
     pod, pgpool = serving
     reader = TableReader(lambda: address(pod), seconds=0.3)
     reader.read()
-    stopped = pgpool.pids
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with proc.frozen(*pgpool.pids):
         for _ in range(2):  # in a session, and without one
             with pytest.raises(PcpError, match="no answer in time") as caught:
                 reader.read()
             assert caught.value.away
-    finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
     wait_until(lambda: is_there(reader), timeout=10, failure=lambda: pgpool.log)
     reader.close()
 
@@ -184,15 +176,12 @@ def test_a_node_that_hangs_does_not_slow_a_reading(new_pod: NewPod, new_server: 
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
         reader = TableReader(lambda: address(pod), seconds=0.5)
         wait_until(lambda: is_there(reader), timeout=10, failure=lambda: pgpool.log)
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        with proc.frozen(server.pid):
             for _ in range(5):
                 assert seen(reader) == [("up", "primary")]
             with pytest.raises(PcpError, match="no answer within"):
                 pcp_of(pod).nodes(seconds=0.5)
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
-            reader.close()
+        reader.close()
 
 
 def test_killed_pgpool_is_away_and_another_one_is_read_with_its_own_password(pod: Pod) -> None:
