@@ -19,11 +19,8 @@ from typing import NamedTuple, Protocol, TypeVar
 import psycopg
 import pytest
 
-from entrypoint.inputs import PCP_PASSWORD
-from entrypoint.pcp import PcpAddress
 from entrypoint.publish import publish
 from entrypoint.render import MARKER, render
-from entrypoint.secret import Secret
 from sidecar.desired import read_desired
 from sidecar.generation import marker
 from sidecar.pcp import Pcp, PcpError
@@ -195,12 +192,7 @@ def start(servers: Servers, new_pod: NewPod) -> Iterator[Start]:
             pod.environment |= {f"PGPOOL_PARAMS_{name.upper()}": value for name, value in parameters.items()}
             pgpool = stack.enter_context(pod.pgpool())
             pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
-
-            def address() -> PcpAddress:
-                password = Secret((pod.run_dir / PCP_PASSWORD).read_text())
-                return PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", password)
-
-            stage = Stage(pod, pgpool, Pcp(address, {"PATH": str(pod.pgpool_bin)}), TableReader(address))
+            stage = Stage(pod, pgpool, pod.pcp(), TableReader(pod.pcp_address))
             stack.callback(stage.close)
             return stage
 
