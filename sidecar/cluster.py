@@ -86,7 +86,6 @@ class Observer:
         tls: SSLContext | None = None,
         period: float = 0.25,
         seconds: float = 1.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Ask nobody yet.
 
@@ -99,21 +98,19 @@ class Observer:
             tls: for https (sidecar.patroni.trust); the system's authorities when not given.
             period: seconds from one question to the next.
             seconds: how long a question may take.
-            clock: the clock of the answers' times.
         """
         self._backends = tuple(backends)
-        self._clock = clock
-        self._unasked = _unasked(clock())
+        self._unasked = _unasked(time.monotonic())
         timing = {"seconds": seconds, "again": period}
-        self._sql = [_Watch(Standing(each, login, clock=clock, **timing), period, wake, failed) for each in backends]
+        self._sql = [_Watch(Standing(each, login, **timing), period, wake, failed) for each in backends]
         self._rest = [
-            _Watch(Patroni(url, nobody_leads=self._nobody_leads, clock=clock, tls=tls, **timing), period, wake, failed)
+            _Watch(Patroni(url, nobody_leads=self._nobody_leads, tls=tls, **timing), period, wake, failed)
             for url in (patroni or ())[: len(backends)]
         ]
 
     def start(self) -> None:
         """Begin to ask, once."""
-        self._unasked = _unasked(self._clock())
+        self._unasked = _unasked(time.monotonic())
         for watch in self._watches():
             watch.thread.start()
 
