@@ -28,7 +28,7 @@ from sidecar.retry import Backoff
 from sidecar.scene import Look
 from sidecar.serving import Serving
 from sidecar.status import State, Status
-from sidecar.surroundings import Surroundings
+from sidecar.surroundings import Database, Surroundings
 
 _BOOT_SECONDS = 1.0
 
@@ -38,13 +38,13 @@ class Rotation:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
-        self._proof = Proof(around)
+        proof = Proof(around)
         self._backoff = Backoff(around.draw)
         self._account = Account(around)
-        self._heartbeat = Heartbeat(around, self._proof)
-        self._restarter = Restarter(around, self._proof, self._account, self._backoff)
-        self._look = Look(around, self._proof)
-        self._serving = Serving(around, self._proof, self._account, self._heartbeat, self._published)
+        self._heartbeat = Heartbeat(around, proof)
+        self._restarter = Restarter(around, proof, self._account, self._backoff)
+        self._look = Look(around, proof)
+        self._serving = Serving(around, proof, self._account, self._heartbeat, self._published)
         self.places: frozenset[Path] = frozenset()
         """Every file and directory that the last good reading looked at."""
         self._seen: tuple[str, str, int] | None = None
@@ -124,7 +124,7 @@ class Rotation:
         tree = wanted if as_wanted else desired.tree(plan.roles, scene.key)
         served = self._serving.serve(scene, plan, tree)
         if served:
-            self._settle(desired, plan)
+            self._settle(scene.database, plan)
         else:
             self._conclude(State.DEGRADED, "logins through pgpool failed with this set; it was put back")
         reasons = restart_reasons(scene.booted.tree, tree, desired.catalogue)
@@ -138,9 +138,9 @@ class Rotation:
             self._seen = (self._seen[0], digest, self._seen[2])
         self._conclude(State.APPLYING, "published; reload and proof are under way")
 
-    def _settle(self, desired: Desired, plan: Plan) -> Status:
+    def _settle(self, database: Database, plan: Plan) -> Status:
         """The state once pgpool has what was planned; asks now and then whether PostgreSQL still agrees."""
-        database, heartbeat = self._look.database(desired), self._heartbeat
+        heartbeat = self._heartbeat
         heartbeat.ask_about_new_roles(database, plan.roles)
         if not plan.held:
             heartbeat.beat(database, plan.roles)

@@ -21,7 +21,7 @@ from sidecar.surroundings import Surroundings
 
 
 class Serving:
-    """What it raises is not certain yet: NotYetError, PcpError, and what publishing raises."""
+    """Raises NotYetError, PcpError, and what publishing raises, while the outcome is not certain."""
 
     def __init__(
         self,
