@@ -101,12 +101,13 @@ class Observer:
         """
         self._backends = tuple(backends)
         self._unasked = _unasked(time.monotonic())
-        timing = {"seconds": seconds, "again": period}
-        self._sql = [_Watch(Standing(each, login, **timing), period, wake, failed) for each in backends]
-        self._rest = [
-            _Watch(Patroni(url, nobody_leads=self._nobody_leads, tls=tls, **timing), period, wake, failed)
+        servers = [Standing(each, login, seconds=seconds, again=period) for each in backends]
+        patronis = [
+            Patroni(url, nobody_leads=self._nobody_leads, seconds=seconds, again=period, tls=tls)
             for url in (patroni or ())[: len(backends)]
         ]
+        self._sql = [_Watch(each, period, wake, failed) for each in servers]
+        self._rest = [_Watch(each, period, wake, failed) for each in patronis]
 
     def start(self) -> None:
         """Begin to ask, once."""
