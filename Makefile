@@ -112,7 +112,7 @@ lint: setup source
 	@echo "comparing the generated files with their sources"
 	@$(bin)/python image/lock_requirements.py --check || $(call stale,requirements)
 	@$(bin)/python -m entrypoint settings --format md | diff -u docs/settings.md - || $(call stale,docs)
-	@$(bin)/python image/extract_catalogue.py $(source) --check $(catalogue) || $(if $(other_release),$(differs),$(call stale,catalogue))
+	@$(bin)/python -m image.extract_catalogue $(source) --check $(catalogue) || $(if $(other_release),$(differs),$(call stale,catalogue))
 
 unit: setup
 	$(pytest) tests/unit tests/deploy
@@ -161,7 +161,7 @@ docs: setup
 	@mkdir -p docs && cp $(build)/settings.md docs/settings.md
 
 catalogue: setup source
-	$(bin)/python image/extract_catalogue.py $(source) --output $(catalogue)
+	$(bin)/python -m image.extract_catalogue $(source) --output $(catalogue)
 
 format: setup
 	$(bin)/ruff format

@@ -18,6 +18,8 @@ from entrypoint.publish import publish, replace_file, unwritable
 from entrypoint.secret import Secret
 from entrypoint.settings import RUN_DIR, Settings
 
+_FEW = 5
+
 
 def run(env: Mapping[str, str], arguments: Sequence[str], program: Program, now: datetime, log: Log) -> NoReturn:
     """Boot, and become pgpool with `arguments` added to its command line.
@@ -110,6 +112,6 @@ def _summary(settings: Settings, model: PgpoolModel, program: Program) -> Iterat
     )
 
 
-def _few(names: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(names[:_FEW]) + more

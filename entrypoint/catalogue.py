@@ -2,7 +2,7 @@
 
 pgpool is no help here: it accepts unknown names, takes every unrecognised boolean for true and reads
 `010` as eight (src/config/pool_config_variables.c). The catalogue is generated from that source by
-image/extract_catalogue.py.
+image/extract_catalogue.
 """
 
 import json

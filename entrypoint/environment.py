@@ -9,8 +9,9 @@ from entrypoint import settings as table
 from entrypoint.backends import BackendsError
 from entrypoint.catalogue import Catalogue, InvalidValueError
 from entrypoint.errors import Problems
-from entrypoint.settings import Given, Patroni, Setting, Settings
+from entrypoint.settings import Given, Setting, Settings
 from entrypoint.sources import Raw, Reader, SourceError, text
+from entrypoint.values import Patroni, absolute_path
 
 ENVIRONMENT = "environment"
 PARAMS_PREFIX = "PGPOOL_PARAMS_"
@@ -191,7 +192,7 @@ def _suggestion(name: str, catalogue: Catalogue) -> str:
 
 def parse_setting(setting: Setting[T], found: Mapping[str, Raw], problems: Problems) -> T | None:
     """The value of one row of the table, or None; what is wrong with it is added to `problems`."""
-    raw = found.get(setting.name) or found.get(f"{setting.name}_FILE")
+    raw = setting.given(found)
     if raw is None:
         if setting.default is None:
             return None
@@ -204,7 +205,7 @@ def parse_setting(setting: Setting[T], found: Mapping[str, Raw], problems: Probl
     except InvalidValueError as error:
         what = raw.quoted(error.what) if setting.repeatable else error.what
         remedy = error.remedy
-        if setting.parse is table.absolute_path and raw is found.get(f"{setting.name}_FILE"):
+        if setting.parse is absolute_path and raw is found.get(f"{setting.name}_FILE"):
             remedy = f"to name that file itself, set {setting.name} to its path"
         problems.add(setting.name, raw.origin, what, remedy)
     except BackendsError as error:

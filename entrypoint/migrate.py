@@ -159,7 +159,7 @@ def _files(result: Migration, loaded: Loaded, source: Source) -> None:
         return f"{directory}/{key}"
 
     for key, setting in (("username", table.PCP_USER), ("password", table.PCP_PASSWORD)):
-        raw = found.get(setting.name) or found.get(f"{setting.name}_FILE")
+        raw = setting.given(found)
         if raw is None:
             continue
         if setting.secret or raw.value.startswith(UNKNOWN):
@@ -206,12 +206,12 @@ def _value(variable: str, source: Source | None) -> str:
     return f"{what} {variable}" + (f": {words}" if words else "")
 
 
-def as_text(migration: Migration, image: str = "pgpool-entrypoint") -> str:
+def as_text(migration: Migration) -> str:
     """The configuration as YAML documents, with comments for people."""
-    return "---\n".join("\n".join([*lines, ""]) for lines in _documents(migration, image))
+    return "---\n".join("\n".join([*lines, ""]) for lines in _documents(migration))
 
 
-def _documents(migration: Migration, image: str) -> Iterator[list[str]]:
+def _documents(migration: Migration) -> Iterator[list[str]]:
     settings = [
         f"  {name}: {json.dumps(value, ensure_ascii=False)} # {_one_line(migration.origins[name])}"
         for name, value in sorted(migration.settings.items())
@@ -219,7 +219,7 @@ def _documents(migration: Migration, image: str) -> Iterator[list[str]]:
     head = ["apiVersion: v1", "kind: ConfigMap", "metadata:", "  name: pgpool-settings"]
     yield ["# Settings; what is not here is a default of this image (docs/settings.md).", *head, "data:", *settings]
     yield list(_layout(migration))
-    yield list(_patch(migration, image))
+    yield list(_patch(migration))
     yield [
         "# How pgpool will behave otherwise, and what to do:",
         *(f"# - {_one_line(d)}" for d in migration.differences),
@@ -234,10 +234,10 @@ def _layout(migration: Migration) -> Iterator[str]:
             yield from (f"#   {key}: {_one_line(words)}" for key, words in keys.items())
 
 
-def _patch(migration: Migration, image: str) -> Iterator[str]:
+def _patch(migration: Migration) -> Iterator[str]:
     yield "# A patch for the Deployment (deploy/ has a whole one, with the sidecar that rotates passwords)."
     yield from ("spec:", "  template:", "    spec:", "      containers:", "        - name: pgpool")
-    yield f"          image: {image}"
+    yield "          image: pgpool-entrypoint"
     yield "          command: null"
     yield "          args: null"
     yield "          env: null"

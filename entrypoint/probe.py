@@ -40,12 +40,9 @@ def probe(kind: str, env: Mapping[str, str]) -> Verdict:
     ProgramUnusableError without the pcp tools.
     """
     run_dir = run_directory(env)
-    try:
-        boot = read_inputs(run_dir)
-    except FileNotFoundError:
-        return Verdict(False, f"pgpool-entrypoint has not booted in {run_dir}")
-    except (OSError, ValueError) as error:
-        return Verdict(False, f"{run_dir / INPUTS} is not usable: {error}")
+    boot = booted(run_dir)
+    if isinstance(boot, Verdict):
+        return boot
     if not _is_running(run_dir):
         return Verdict(False, "no pgpool runs here")
     address = PcpAddress(run_dir, boot.pcp_port, boot.pcp_user, pcp_password(boot, env, run_dir))
@@ -53,6 +50,16 @@ def probe(kind: str, env: Mapping[str, str]) -> Verdict:
     tool, arguments = ("pcp_node_count", ()) if kind == "live" else ("pcp_node_info", ("-a",))
     answer = run_pcp(tool, arguments, address, env, seconds=seconds)
     return (live if kind == "live" else ready)(answer, lambda: socket_accepts(run_dir, boot.port))
+
+
+def booted(run_dir: Path) -> Inputs | Verdict:
+    """What boot was given; else a no, and why."""
+    try:
+        return read_inputs(run_dir)
+    except FileNotFoundError:
+        return Verdict(False, f"pgpool-entrypoint has not booted in {run_dir}")
+    except (OSError, ValueError) as error:
+        return Verdict(False, f"{run_dir / INPUTS} is not usable: {error}")
 
 
 def live(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
@@ -66,7 +73,7 @@ def live(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
         return Verdict(False, f"PCP does not answer within {LIVE_SECONDS:.0f} s")
     if not _is_away(answer):
         return Verdict(True, "PCP answers")
-    return _judge_socket("PCP is away, as during a failover", accepts)
+    return by_socket("PCP is away, as during a failover", accepts)
 
 
 def ready(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
@@ -77,9 +84,9 @@ def ready(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
         accepts: whether pgpool's own socket accepts a connection; asked only when PCP lists no node.
     """
     if answer.timed_out:
-        return _judge_socket(f"PCP does not list the nodes within {READY_SECONDS:.0f} s", accepts)
+        return by_socket(f"PCP does not list the nodes within {READY_SECONDS:.0f} s", accepts)
     if _is_away(answer):
-        return _judge_socket("PCP is away, as during a failover", accepts)
+        return by_socket("PCP is away, as during a failover", accepts)
     nodes = [line.split() for line in answer.output.splitlines()]
     primaries = [node for node in nodes if len(node) > 6 and node[2] in _UP and node[6] == "primary"]
     if primaries:
@@ -87,10 +94,11 @@ def ready(answer: PcpAnswer, accepts: Callable[[], bool]) -> Verdict:
     if nodes:
         return Verdict(False, f"none of {len(nodes)} nodes is an attached primary")
     reason = " ".join(answer.errors.split()) or "no reason given"
-    return _judge_socket(f"PCP does not list the nodes: {reason}", accepts)
+    return by_socket(f"PCP does not list the nodes: {reason}", accepts)
 
 
-def _judge_socket(why: str, accepts: Callable[[], bool]) -> Verdict:
+def by_socket(why: str, accepts: Callable[[], bool]) -> Verdict:
+    """The verdict of pgpool's own socket, when nothing else tells, and why that is."""
     good = accepts()
     return Verdict(good, f"{why}; pgpool's own socket accepts {'connections' if good else 'none'}")
 

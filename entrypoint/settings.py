@@ -4,19 +4,17 @@ Everything else about a setting derives from its row: the check of its value, `N
 suggestions, `pgpool-entrypoint settings` and docs/settings.md.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from entrypoint import values
 from entrypoint.backends import Backend, parse_backends
-from entrypoint.catalogue import Assignment, InvalidValueError
+from entrypoint.catalogue import Assignment
 from entrypoint.secret import Secret
 from entrypoint.sources import Raw
-
-MAX_PCP_PASSWORD_BYTES = 120
-"""The pcp tools read a line of 320 bytes from PCPPASSFILE (LINELEN, src/libs/pcp/pcp.c), escapes included."""
+from entrypoint.values import Patroni
 
 REFUSED = Path()
 """Stands in for a directory that was refused, so that more problems can be found; no accepted path is relative."""
@@ -40,13 +38,14 @@ class Setting(Generic[T]):
     repeatable: bool = True
     """Whether a refused value may be repeated. Not where people put a secret by mistake."""
 
+    def given(self, found: Mapping[str, Raw]) -> Raw | None:
+        """What was found for it, under its name or as `…_FILE`."""
+        return found.get(self.name) or found.get(f"{self.name}_FILE")
 
-@dataclass(frozen=True, slots=True)
-class Patroni:
-    """Where the sidecar asks for the leader; no URLs while enabled means port 8008 of each backend."""
-
-    enabled: bool
-    urls: tuple[str, ...] = ()
+    def origin(self, found: Mapping[str, Raw]) -> str:
+        """Where its value came from: `environment`, a file, or `default`."""
+        raw = self.given(found)
+        return "default" if raw is None else raw.origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,95 +86,7 @@ class Settings:
 
     def origin(self, setting: Setting[Any]) -> str:
         """Where the value of a setting came from: `environment`, a file, or `default`."""
-        for name in (setting.name, f"{setting.name}_FILE"):
-            if name in self.found:
-                return self.found[name].origin
-        return "default"
-
-
-def absolute_path(value: str) -> Path:
-    """A path that begins with /. Raises InvalidValueError."""
-    path = Path(value)
-    if not path.is_absolute():
-        raise InvalidValueError("is not an absolute path", "begin it with /")
-    if "\0" in value or "\n" in value:
-        raise InvalidValueError("contains a line end or a NUL character", "write the path alone")
-    return path
-
-
-def _name(value: str) -> str:
-    if not value.isprintable():
-        raise InvalidValueError("contains a line end or another control character", "give the name alone")
-    return value
-
-
-def _pcp_user(value: str) -> str:
-    # pcp.conf and .pcppass escape neither ':' nor blanks in a way that both ends agree on.
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", value):
-        raise InvalidValueError(
-            "is not a PCP user name", "use at most 63 letters, digits, '.', '_' or '-', such as pgpool"
-        )
-    return value
-
-
-def _pcp_password(value: str) -> Secret:
-    if not value.isprintable():
-        raise InvalidValueError("contains a line end or another control character", "choose another password")
-    if len(value.encode()) > MAX_PCP_PASSWORD_BYTES:
-        raise InvalidValueError(
-            f"is longer than {MAX_PCP_PASSWORD_BYTES} bytes, which the pcp tools cannot read",
-            "choose a shorter password",
-        )
-    return Secret(value)
-
-
-def _patroni(value: str) -> Patroni:
-    if value in ("on", "off"):
-        return Patroni(value == "on")
-    urls = tuple(url.rstrip("/") for url in re.split(r"[,\s]+", value) if url)
-    if not urls or not all(re.fullmatch(r"https?://[^\s/?#@]+", url) for url in urls):
-        raise InvalidValueError(
-            "is neither on, off nor a list of URLs", "write on, off, or http://HOST:8008 for each node"
-        )
-    return Patroni(enabled=True, urls=urls)
-
-
-def _address(value: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):([0-9]{1,5})", value)
-    if match is None or not 0 < int(match[2]) < 65536:
-        raise InvalidValueError("is not an address", "write [HOST]:PORT, such as :9719 or 127.0.0.1:9719")
-    return match[1].strip("[]"), int(match[2])
-
-
-def _restart(value: str) -> str:
-    if value not in ("auto", "never"):
-        raise InvalidValueError("is not a restart policy", "write auto or never")
-    return value
-
-
-def _nodes(value: str) -> str:
-    if value not in ("keep", "watch", "off"):
-        raise InvalidValueError("is not what can be done about nodes", "write keep, watch or off")
-    return value
-
-
-def _compat(value: str) -> str:
-    if value not in ("official", "bitnami", "none"):
-        raise InvalidValueError("is not an image whose variables are understood", "write official, bitnami or none")
-    return value
-
-
-def _log_format(value: str) -> str:
-    if value not in ("logfmt", "json"):
-        raise InvalidValueError("is not a log format", "write logfmt or json")
-    return value
-
-
-def _duration(value: str) -> float:
-    match = re.fullmatch(r"([0-9]{1,9})(ms|s|min|h)", value)
-    if match is None:
-        raise InvalidValueError("is not a duration", "write a whole number with a unit: ms, s, min or h")
-    return int(match[1]) * {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}[match[2]]
+        return setting.origin(self.found)
 
 
 BACKENDS = Setting(
@@ -189,7 +100,7 @@ BACKENDS = Setting(
 )
 USERS_DIR = Setting(
     name="PGPOOL_USERS_DIR",
-    parse=absolute_path,
+    parse=values.absolute_path,
     default="/etc/pgpool/users",
     shape="directory",
     help="The roles that may log in: a file `ROLE` that holds the password, or a directory that holds `username` "
@@ -197,7 +108,7 @@ USERS_DIR = Setting(
 )
 CHECK_USER = Setting(
     name="PGPOOL_CHECK_USER",
-    parse=_name,
+    parse=values.name,
     default="sr_check",
     shape="role",
     help="The role pgpool itself logs in with, for health and replication checks; it needs `pg_monitor`. Its "
@@ -205,7 +116,7 @@ CHECK_USER = Setting(
 )
 KEY_FILE = Setting(
     name="PGPOOLKEYFILE",
-    parse=absolute_path,
+    parse=values.absolute_path,
     default=None,
     repeatable=False,
     shape="file",
@@ -214,7 +125,7 @@ KEY_FILE = Setting(
 )
 HBA_FILE = Setting(
     name="PGPOOL_HBA_FILE",
-    parse=absolute_path,
+    parse=values.absolute_path,
     default=None,
     shape="file",
     help="Your own pool_hba.conf, checked and used whole. Unset: `scram-sha-256` for everybody, over TLS only when "
@@ -222,7 +133,7 @@ HBA_FILE = Setting(
 )
 TLS_DIR = Setting(
     name="PGPOOL_TLS_DIR",
-    parse=absolute_path,
+    parse=values.absolute_path,
     default=None,
     shape="directory",
     help="`tls.crt`, `tls.key` and, for client certificates and the servers' certificates, `ca.crt` (a Secret of type "
@@ -231,14 +142,14 @@ TLS_DIR = Setting(
 )
 PCP_USER = Setting(
     name="PGPOOL_PCP_USER",
-    parse=_pcp_user,
+    parse=values.pcp_user,
     default="pgpool",
     shape="name",
     help="The administrator who may use the pcp tools, on the socket in the run directory.",
 )
 PCP_PASSWORD = Setting(
     name="PGPOOL_PCP_PASSWORD",
-    parse=_pcp_password,
+    parse=values.pcp_password,
     default=None,
     secret=True,
     shape="password",
@@ -246,7 +157,7 @@ PCP_PASSWORD = Setting(
 )
 PATRONI = Setting(
     name="PGPOOL_PATRONI",
-    parse=_patroni,
+    parse=values.patroni,
     default="off",
     repeatable=False,
     shape="`off`, `on` or URLs",
@@ -255,7 +166,7 @@ PATRONI = Setting(
 )
 RUN_DIR = Setting(
     name="PGPOOL_RUN_DIR",
-    parse=absolute_path,
+    parse=values.absolute_path,
     default="/run/pgpool",
     shape="directory",
     help="The one writable directory, in memory, shared with the sidecar: rendered files, sockets, pid file. Like the "
@@ -263,7 +174,7 @@ RUN_DIR = Setting(
 )
 COMPAT = Setting(
     name="PGPOOL_COMPAT",
-    parse=_compat,
+    parse=values.choice("an image whose variables are understood", "official", "bitnami", "none"),
     default=None,
     shape="`official`, `bitnami` or `none`",
     help="Whose variables the environment speaks: those of `pgpool/pgpool`, of `bitnami/pgpool`, or only those of this "
@@ -273,35 +184,35 @@ _OWN = "Read from the sidecar's own environment."
 
 SIDECAR_HTTP = Setting(
     name="PGPOOL_SIDECAR_HTTP",
-    parse=_address,
+    parse=values.address,
     default=":9719",
     shape="`[host]:port`",
     help=f"Where the sidecar serves health and metrics. {_OWN}",
 )
 SIDECAR_RESTART = Setting(
     name="PGPOOL_SIDECAR_RESTART",
-    parse=_restart,
+    parse=values.choice("a restart policy", "auto", "never"),
     default="auto",
     shape="`auto` or `never`",
     help=f"Whether the sidecar may restart pgpool for a change that only a restart applies (certificate, key). {_OWN}",
 )
 SIDECAR_RESTART_SPREAD = Setting(
     name="PGPOOL_SIDECAR_RESTART_SPREAD",
-    parse=_duration,
+    parse=values.duration,
     default="60s",
     shape="duration",
     help=f"The span over which the pods of one Deployment spread such restarts. {_OWN}",
 )
 SIDECAR_REREAD = Setting(
     name="PGPOOL_SIDECAR_REREAD",
-    parse=_duration,
+    parse=values.duration,
     default="10s",
     shape="duration",
     help=f"How often the sidecar reads the Secrets again even when nothing told it of a change. {_OWN}",
 )
 SIDECAR_REMOVAL_GRACE = Setting(
     name="PGPOOL_SIDECAR_REMOVAL_GRACE",
-    parse=_duration,
+    parse=values.duration,
     default="10min",
     shape="duration",
     help="How long a role's file must have been gone before the sidecar takes the role out of pool_passwd: a Secret "
@@ -309,7 +220,7 @@ SIDECAR_REMOVAL_GRACE = Setting(
 )
 SIDECAR_DATABASE = Setting(
     name="PGPOOL_SIDECAR_DATABASE",
-    parse=_name,
+    parse=values.name,
     default="postgres",
     shape="database",
     help="Where the sidecar logs in to try and to prove a password. When the role cannot enter there, or pg_hba.conf "
@@ -318,7 +229,7 @@ SIDECAR_DATABASE = Setting(
 )
 SIDECAR_NODES = Setting(
     name="PGPOOL_SIDECAR_NODES",
-    parse=_nodes,
+    parse=values.choice("what can be done about nodes", "keep", "watch", "off"),
     default="keep",
     shape="`keep`, `watch` or `off`",
     help="What the sidecar does when pgpool's node table is not what the cluster is: put it right, only say in its log "
@@ -326,7 +237,7 @@ SIDECAR_NODES = Setting(
 )
 SIDECAR_LOG = Setting(
     name="PGPOOL_SIDECAR_LOG",
-    parse=_log_format,
+    parse=values.choice("a log format", "logfmt", "json"),
     default="logfmt",
     shape="`logfmt` or `json`",
     help=f"The form of the sidecar's log, one line per transition. {_OWN}",

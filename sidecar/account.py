@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
+from cryptography import x509
+
 from entrypoint.model import CURRENT
 from entrypoint.publish import BOOTED, VERIFIED, marked, marked_at
+from entrypoint.tree import Tree
+from sidecar.generation import Generation
 from sidecar.plan import Held
 from sidecar.status import Restart, State, Status, rejected_before, shown
 from sidecar.surroundings import Surroundings
@@ -22,21 +26,52 @@ class Account:
         # A sidecar that was restarted in the midst of a good time need not see another one to be ready.
         settled = marked_at(around.run_dir, VERIFIED) > marked_at(around.run_dir, BOOTED) > 0
         self.status = Status(state=State.STARTING, settled=settled)
-        self.wanted: str | None = None
+        self._wanted: str | None = None
         """The digest of what the Secrets say."""
+        self._changed_at: float | None = None
+        """Since when a change waits for its proof."""
         self._rejected = rejected_before(around.run_dir)
+
+    def want(self, wanted: Tree, live: Generation) -> None:
+        """Take note of what the Secrets say now; that it differs from what is live is told once."""
+        if wanted.digest == self._wanted:
+            return
+        self._wanted = wanted.digest
+        metrics = self._around.metrics
+        if wanted.digest != live.digest:
+            self._changed_at = self._around.clock()
+            metrics.secret_last_change_timestamp.set(self._around.now().timestamp())
+            names = sorted({*wanted.files, *live.tree.files})
+            files = [name for name in names if wanted.files.get(name) != live.tree.files.get(name)]
+            self._around.events.info("rotation.detected", generation=shown(wanted.digest), files=",".join(files))
+        certificate = wanted.files.get("tls.crt")
+        if certificate is not None:
+            expires = x509.load_pem_x509_certificates(certificate)[0].not_valid_after_utc
+            metrics.tls_cert_not_after_timestamp.set(expires.timestamp())
 
     def is_rejected(self, digest: str) -> bool:
         """Whether this set was put back once, and not proved since."""
         return shown(digest) in self._rejected
 
-    def reject(self, digest: str) -> None:
-        """Remember a set that was put back."""
+    def reject(self, digest: str, former: str, why: str) -> None:
+        """Remember a set that pgpool refuses, for which the former one is put back."""
         self._rejected = (*self._rejected, shown(digest))[-_REMEMBERED:]
+        self._around.metrics.rollbacks.labels("refused").inc()
+        self._around.events.error("rotation.rolled_back", generation=shown(former), rejected=shown(digest), reason=why)
 
-    def prove(self, digest: str) -> None:
+    def logged_in(self) -> None:
+        """Logins through pgpool have proved what changed."""
+        if self._changed_at is not None:
+            self._around.metrics.rotation_duration.observe(self._around.clock() - self._changed_at)
+
+    def verify(self, digest: str) -> None:
         """Remember a set that pgpool works with."""
         self._rejected = tuple(each for each in self._rejected if each != shown(digest))
+        self._around.metrics.applies.labels("applied").inc()
+        self._around.metrics.last_verified_timestamp.set(self._around.now().timestamp())
+        ms = self._around.ms_since(self._changed_at)
+        self._around.events.info("rotation.verified", generation=shown(digest), ms=ms)
+        self._changed_at = None
 
     def conclude(self, state: State, reason: str, *, held: Mapping[str, Held], unproven: Mapping[str, Held]) -> Status:
         """The account of a step; a change of state is told once."""
@@ -61,7 +96,7 @@ class Account:
                 state=state,
                 reason=reason,
                 since=since,
-                desired=self.wanted,
+                desired=self._wanted,
                 applied=marked(run_dir, CURRENT),
                 verified=marked(run_dir, VERIFIED),
                 rejected=self._rejected,

@@ -28,7 +28,7 @@ from sidecar.login import Attempt, QueryError, Servers, check_libpq, rows_throug
 from sidecar.loops import Loops
 from sidecar.metrics import Metrics
 from sidecar.node_metrics import NodeMetrics
-from sidecar.nodeloop import Cluster, NodeLoop
+from sidecar.nodeloop import BootedCluster, NodeLoop
 from sidecar.options import Options
 from sidecar.pcp import Pcp
 from sidecar.pool import Pool
@@ -89,7 +89,7 @@ class Sidecar:
         )
         self.rotation = Rotation(around)
         self.loops = Loops(self.rotation, pulse, around)
-        self._cluster = Cluster(options.run_dir, self._check_role, self.events)
+        self._cluster = BootedCluster(options.run_dir, self._check_role, self.events)
         self._looks = options.nodes != "off"
         # Of a table that nobody looks at, nobody is told the age: it would be an alarm.
         numbers = NodeMetrics(self._metrics.registry if self._looks else CollectorRegistry())

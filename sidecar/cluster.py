@@ -95,7 +95,6 @@ class Observer:
         tls: SSLContext | None = None,
         period: float = 0.25,
         seconds: float = 1.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Ask nobody yet.
 
@@ -108,21 +107,20 @@ class Observer:
             tls: for https (sidecar.patroni.trust); the system's authorities when not given.
             period: seconds from one question to the next.
             seconds: how long a question may take.
-            clock: the clock of the answers' times.
         """
         self._backends = tuple(backends)
-        self._clock = clock
-        self._unasked = _unasked(clock())
-        timing = {"seconds": seconds, "again": period}
-        self._sql = [_Watch(Standing(each, login, clock=clock, **timing), period, wake, failed) for each in backends]
-        self._rest = [
-            _Watch(Patroni(url, nobody_leads=self._nobody_leads, clock=clock, tls=tls, **timing), period, wake, failed)
+        self._unasked = _unasked(time.monotonic())
+        servers = [Standing(each, login, seconds=seconds, again=period) for each in backends]
+        patronis = [
+            Patroni(url, nobody_leads=self._nobody_leads, seconds=seconds, again=period, tls=tls)
             for url in (patroni or ())[: len(backends)]
         ]
+        self._sql = [_Watch(each, period, wake, failed) for each in servers]
+        self._rest = [_Watch(each, period, wake, failed) for each in patronis]
 
     def start(self) -> None:
         """Begin to ask, once."""
-        self._unasked = _unasked(self._clock())
+        self._unasked = _unasked(time.monotonic())
         for watch in self._watches():
             watch.thread.start()
 

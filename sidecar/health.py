@@ -5,11 +5,11 @@ PCP and its socket are, too.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from entrypoint import probe
 from entrypoint.errors import EntrypointError
-from entrypoint.inputs import INPUTS, read_inputs
 from entrypoint.pcp import PcpAddress, PcpAnswer, run_pcp
 from entrypoint.probe import Verdict
 from sidecar.pcp import PcpError
@@ -38,19 +38,12 @@ def _judge(
     ask: Callable[[], PcpAnswer],
     judge: Callable[[PcpAnswer, Callable[[], bool]], Verdict],
 ) -> Verdict:
-    try:
-        port = read_inputs(run_dir).port
-    except FileNotFoundError:
-        return Verdict(False, f"pgpool-entrypoint has not booted in {run_dir}")
-    except (OSError, ValueError) as error:
-        return Verdict(False, f"{run_dir / INPUTS} is not usable: {error}")
-
-    def accepts() -> bool:
-        return probe.socket_accepts(run_dir, port)
-
+    boot = probe.booted(run_dir)
+    if isinstance(boot, Verdict):
+        return boot
+    accepts = partial(probe.socket_accepts, run_dir, boot.port)
     try:
         return judge(ask(), accepts)
     except (EntrypointError, PcpError) as error:
         # A tool that we cannot run, for lack of memory, say, is no reason to kill a pgpool that serves.
-        good = accepts()
-        return Verdict(good, f"{error}; pgpool's own socket accepts {'connections' if good else 'none'}")
+        return probe.by_socket(str(error), accepts)

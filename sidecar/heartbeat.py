@@ -28,8 +28,9 @@ class Heartbeat:
         self._turn = 0
         self._next = 0.0
 
-    def hasten(self) -> None:
-        """Have the next beat at once if somebody is refused, who may be no longer."""
+    def take(self, unproven: Mapping[str, Held]) -> None:
+        """Remember new roles; the next beat is due at once if somebody is refused, who may be no longer."""
+        self.unproven = {**self.unproven, **unproven}
         if self.refused:
             self._next = 0.0
 

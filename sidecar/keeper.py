@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sidecar.events import Events
@@ -19,7 +19,7 @@ each reading, the latter. At rest, the former has every second look do without o
 
 
 class Watched(Protocol):
-    """sidecar.cluster.Observer."""
+    """sidecar.nodeloop.BootedCluster."""
 
     def members(self) -> tuple[Member, ...]:
         """What was last seen of each backend."""
@@ -93,7 +93,7 @@ class Keeper:
         count: Callable[[str, str], None],
         *,
         acts: bool = True,
-        good_for: float = RESTING_SECONDS,
+        good_for: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Look at nothing yet.
@@ -134,14 +134,7 @@ class Keeper:
         try:
             table = self._table.read()
         except PcpError as error:
-            self.view = View(
-                table=former.table,
-                members=self._hear(self._clock()),
-                truth=former.truth,
-                seen_at=former.seen_at,
-                apart_since=former.apart_since,
-                problem=str(error),
-            )
+            self.view = replace(former, members=self._hear(self._clock()), problem=str(error))
             self._note(self.view)
             return self.view
         now = self._clock()

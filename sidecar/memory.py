@@ -72,10 +72,9 @@ NOTHING_DONE = Memory(done={}, given_up={})
 def remember(memory: Memory, action: Action, now: float, *, taken: bool = True) -> Memory:
     """The memory after an action; `taken`: pgpool did not refuse."""
     before = memory.done.get(action.node_id)
-    again = before is not None and before.kind is action.kind
-    if not taken:  # it had no effect that could be waited for
-        return replace(memory, done={**memory.done, action.node_id: Done(action.kind, now, 1, taken=False)})
-    done = Done(action.kind, now, before.times + 1 if before and again else 1)
+    # One that was refused had no effect that could be waited for.
+    again = before is not None and before.kind is action.kind and taken
+    done = Done(action.kind, now, before.times + 1 if before and again else 1, taken)
     return replace(memory, done={**memory.done, action.node_id: done})
 
 

@@ -27,7 +27,7 @@ SHORTEST_SECONDS = 0.02
 """Between two looks, even when the cluster changes all the time."""
 
 
-class Cluster:
+class BootedCluster:
     """The members of the cluster that pgpool was booted for; nobody before a boot."""
 
     def __init__(self, run_dir: Path, login: Callable[[], Credentials | None], events: Events) -> None:
@@ -88,7 +88,9 @@ class Cluster:
 class NodeLoop:
     """The thread. It is no obstacle to the end of the process."""
 
-    def __init__(self, keeper: Keeper, cluster: Cluster, pulse: Pulse, stop: threading.Event, events: Events) -> None:
+    def __init__(
+        self, keeper: Keeper, cluster: BootedCluster, pulse: Pulse, stop: threading.Event, events: Events
+    ) -> None:
         """Start nothing yet; `pulse` is beaten after each look."""
         self.thread = threading.Thread(target=self._run, daemon=True)
         self._keeper = keeper

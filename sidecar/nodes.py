@@ -19,6 +19,8 @@ SILENCE_SECONDS = 1.0
 """A standby is given up when PostgreSQL alone has been silent for so long; at once, if its Patroni is silent, too."""
 PRIMARY_SILENCE_SECONDS = 3.0
 """A primary, whose sessions end then, is given up only after this."""
+_STALE_SILENCE_SECONDS = 10.0
+"""A silence that was last heard so long ago says nothing about now."""
 OPPOSITE_SECONDS = 1.0
 """Between two opposing actions on the same node."""
 LONGEST_STEADY_SECONDS = 60.0
@@ -78,7 +80,7 @@ def _silent(table: Sequence[Row], members: Sequence[Member], found: Truth, now: 
 
 def _is_silent(member: Member, now: float, *, is_primary: bool) -> bool:
     sql, rest = member.sql, member.rest
-    if sql is None or sql.reach is not Reach.SILENT or now - sql.asked > _STALE_SILENCE:
+    if sql is None or sql.reach is not Reach.SILENT or now - sql.asked > _STALE_SILENCE_SECONDS:
         return False
     if rest is not None and rest.reach is not Reach.SILENT:
         return False  # a server may be slow, or frozen; its host is there
@@ -91,9 +93,6 @@ def _is_silent(member: Member, now: float, *, is_primary: bool) -> bool:
 def _was_asked_again(member: Member) -> bool:
     """Whether more than one question in a row got no answer."""
     return member.sql is not None and member.sql.asked > member.sql.since
-
-
-_STALE_SILENCE = 10.0
 
 
 def _fence(table: Sequence[Row], members: Sequence[Member], found: Truth, now: float) -> list[Action]:

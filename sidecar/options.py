@@ -13,7 +13,7 @@ from entrypoint.catalogue import DEFAULT_VERSION, load_catalogue
 from entrypoint.environment import find_settings, parse_setting
 from entrypoint.errors import Problems
 from entrypoint.settings import RUN_DIR, Setting
-from entrypoint.sources import Raw, Reader
+from entrypoint.sources import Reader
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ def load_options(env: Mapping[str, str]) -> Options:
     options = Options(
         run_dir=value(table.RUN_DIR, table.REFUSED),
         http=value(table.SIDECAR_HTTP, ("", 0)),
-        http_origin=_origin(table.SIDECAR_HTTP, found),
+        http_origin=table.SIDECAR_HTTP.origin(found),
         restart=value(table.SIDECAR_RESTART, ""),
         restart_spread=value(table.SIDECAR_RESTART_SPREAD, 0.0),
         reread=value(table.SIDECAR_REREAD, 0.0),
@@ -58,9 +58,3 @@ def load_options(env: Mapping[str, str]) -> Options:
     )
     problems.raise_if_any()
     return options
-
-
-def _origin(setting: Setting[T], found: Mapping[str, Raw]) -> str:
-    """Where its value came from: `environment`, a file, or `default`."""
-    raw = found.get(setting.name) or found.get(f"{setting.name}_FILE")
-    return "default" if raw is None else raw.origin

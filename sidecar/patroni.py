@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from entrypoint import settings
+from entrypoint import values
 from entrypoint.backends import Backend
 from sidecar.dial import Place, is_far
 from sidecar.member import Reach, Rest
@@ -29,7 +29,7 @@ _OK = 200
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
-def urls(setting: settings.Patroni, backends: Sequence[Backend]) -> tuple[str, ...]:
+def urls(setting: values.Patroni, backends: Sequence[Backend]) -> tuple[str, ...]:
     """Where Patroni of each backend is to be asked; nowhere when it is off."""
     if not setting.enabled:
         return ()

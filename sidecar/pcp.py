@@ -52,7 +52,6 @@ class Node:
     replication_delay: float
     delay_unit: Literal["bytes", "seconds"]
     replication_state: str
-    sync_state: str
     last_change: str
 
 
@@ -61,8 +60,6 @@ class Process:
     """A child's place for a connection to one backend; a child has max_pool of them for every backend."""
 
     pid: int
-    started: str
-    """Time of its start, with a remark when it is about to end."""
     status: str
     """`Idle` (in a session), `Wait for connection`, …"""
     client_connections: int
@@ -71,26 +68,17 @@ class Process:
     """Empty, like `username`: the place was never used."""
     username: str
     backend_id: int
-    backend_pid: int
-    pool_counter: int
     connected: bool
     """Whether a client uses it now."""
-    connected_to_backend: str | None
-    client_connected: str | None
-    client_disconnected: str | None
-    client_idle: int
-    """Seconds."""
-    load_balance_node: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthChecks:
-    """What became of one node's health checks since pgpool's start; times are pgpool's local ones."""
+    """What became of one node's health checks since pgpool's start."""
 
     node_id: int
     status: str
     role: str
-    last_status_change: str
     total_count: int
     """Checks begun."""
     success_count: int
@@ -103,10 +91,8 @@ class HealthChecks:
     """Milliseconds, like the next two."""
     min_duration: int
     average_duration: float
-    last_check: str | None
-    last_success: str | None
-    last_skip: str | None
     last_failure: str | None
+    """Pgpool's local time."""
 
 
 class Pcp:
@@ -220,7 +206,6 @@ def parse_health_checks(text: str) -> HealthChecks:
         node_id=int(record["Node Id"]),
         status=record["Status"],
         role=record["Role"],
-        last_status_change=record["Last Status Change"],
         total_count=int(record["Total Count"]),
         success_count=int(record["Success Count"]),
         fail_count=int(record["Fail Count"]),
@@ -231,9 +216,6 @@ def parse_health_checks(text: str) -> HealthChecks:
         max_duration=int(record["Max Health Check Duration"]),
         min_duration=int(record["Minimum Health Check Duration"]),
         average_duration=float(record["Average Health Check Duration"]),
-        last_check=record["Last Health Check"] or None,
-        last_success=record["Last Successful Health Check"] or None,
-        last_skip=record["Last Skip Health Check"] or None,
         last_failure=record["Last Failed Health Check"] or None,
     )
 
@@ -259,7 +241,6 @@ def _node(node_id: int, record: Record) -> Node:
         replication_delay=float(delay),
         delay_unit="seconds" if unit else "bytes",
         replication_state=record["Replication State"],
-        sync_state=record["Replication Sync State"],
         last_change=record["Last Status Change"],
     )
 
@@ -267,20 +248,12 @@ def _node(node_id: int, record: Record) -> Node:
 def _process(record: Record) -> Process:
     return Process(
         pid=int(record["PID"]),
-        started=record["Start time"],
         status=record["Status"],
         client_connections=int(record["Client connection count"]),
         database=record["Database"],
         username=record["Username"],
         backend_id=int(record["Backend ID"]),
-        backend_pid=int(record["Backend PID"]),
-        pool_counter=int(record["Pool Counter"]),
         connected=record["Connected"] == "1",
-        connected_to_backend=record["Backend connection time"] or None,
-        client_connected=record["Client connection time"] or None,
-        client_disconnected=record["Client disconnection time"] or None,
-        client_idle=int(record["Client idle duration"].split()[0]),  # a remark may follow, as with the times
-        load_balance_node=record["Load balance node"] == "1",
     )
 
 

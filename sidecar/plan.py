@@ -40,6 +40,15 @@ class Plan:
     unproven: Mapping[str, Held] = field(default_factory=dict)
     """Roles that are new, given to pgpool, and not accepted by PostgreSQL yet."""
 
+    def changed(self, served: Roles) -> list[str]:
+        """The roles that get a new password, as far as PostgreSQL lets them in: the check role first."""
+        changed = [
+            role
+            for role, password in self.roles.passwords.items()
+            if served.passwords.get(role) != password and role not in self.unproven
+        ]
+        return sorted(changed, key=lambda role: role != self.roles.check_user)
+
 
 def to_try(served: Roles, wanted: Roles) -> tuple[str, ...]:
     """The roles to try before anything is decided: new ones, changed ones, and another check role."""

@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-from entrypoint.compat import conf
-from entrypoint.compat.draft import Draft, Row, read_rows
+from entrypoint.compat.draft import Draft, Row, read_conf, read_rows
 from entrypoint.secret import Secret
-from entrypoint.sources import Raw, SourceError, text
+from entrypoint.sources import Raw
 
 NAME = "bitnami/pgpool"
 PCP_PASSWORD = "PGPOOL_ADMIN_PASSWORD"  # noqa: S105  # a variable's name
@@ -110,24 +109,6 @@ def draft(given: Draft) -> None:
     if file := values.get("PGPOOL_USER_CONF_FILE"):
         read_conf(given, Path(file.value), "PGPOOL_USER_CONF_FILE", file.origin)
     _differences(given, values)
-
-
-def read_conf(given: Draft, path: Path, setting: str, origin: str) -> None:
-    """Take the lines of a pgpool.conf over whatever was said before."""
-    try:
-        content = text(given.reader.file(path))
-    except SourceError as error:
-        given.problems.add(setting, origin, str(error), error.remedy)
-        return
-    except UnicodeDecodeError:
-        given.problems.add(setting, str(path), "is not UTF-8 text", "write it anew")
-        return
-    for line in conf.lines(content):
-        place = f"{path}, line {line.number}"
-        if line.value is None:
-            given.problems.add(setting, place, "is no line of a pgpool.conf", "write name = 'value'")
-        else:
-            given.parameters[line.name] = Raw(line.value, place, secret="password" in line.name)
 
 
 def _servers(given: Draft, values: dict[str, Raw]) -> None:

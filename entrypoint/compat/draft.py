@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from entrypoint.compat import conf
 from entrypoint.environment import ENVIRONMENT, read_variable
 from entrypoint.errors import Problems
 from entrypoint.material import Credential
 from entrypoint.secret import Secret
-from entrypoint.sources import Raw, Reader
+from entrypoint.sources import Raw, Reader, SourceError, text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,24 @@ def is_default(raw: Raw) -> bool:
 def read_rows(draft: Draft, rows: Iterable[Row]) -> dict[str, Raw]:
     """What is set of a table, by variable; `…_FILE` of it counts as the variable. An empty one counts as not set."""
     return {name: raw for name, raw in _read(draft, rows) if raw.value}
+
+
+def read_conf(draft: Draft, path: Path, setting: str, origin: str) -> None:
+    """Take the lines of a pgpool.conf over whatever was said before."""
+    try:
+        content = text(draft.reader.file(path))
+    except SourceError as error:
+        draft.problems.add(setting, origin, str(error), error.remedy)
+        return
+    except UnicodeDecodeError:
+        draft.problems.add(setting, str(path), "is not UTF-8 text", "write it anew")
+        return
+    for line in conf.lines(content):
+        place = f"{path}, line {line.number}"
+        if line.value is None:
+            draft.problems.add(setting, place, "is no line of a pgpool.conf", "write name = 'value'")
+        else:
+            draft.parameters[line.name] = Raw(line.value, place, secret="password" in line.name)
 
 
 def _read(draft: Draft, rows: Iterable[Row]) -> Iterator[tuple[str, Raw]]:

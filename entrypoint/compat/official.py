@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from entrypoint.catalogue import Catalogue
-from entrypoint.compat.bitnami import read_conf
-from entrypoint.compat.draft import Draft, Row, given_as, read_rows
+from entrypoint.compat.draft import Draft, Row, given_as, read_conf, read_rows
 from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, find_settings
 from entrypoint.sources import Raw
 
@@ -86,7 +85,7 @@ def _parameters(given: Draft, catalogue: Catalogue) -> None:
     if (path := mounted_conf(given.env)) is not None:
         if variables:
             given.warnings.append(f"not taken over, because {path} is there: {', '.join(variables)}; remove them")
-        read_conf(given, path, f"{path.parent}", str(path))
+        read_conf(given, path, str(path.parent), str(path))
         return
     for name, value in DEFAULTS.items():
         given.parameters[name] = Raw(value, f"default of {NAME}")

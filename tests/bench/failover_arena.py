@@ -14,9 +14,6 @@ from pathlib import Path
 import psycopg
 
 from bench.report import progress
-from entrypoint.inputs import PCP_PASSWORD
-from entrypoint.pcp import PcpAddress
-from entrypoint.secret import Secret
 from sidecar.pcp import PcpError
 from sidecar.table import Row, TableReader
 from support.cluster import Cluster
@@ -54,7 +51,7 @@ class Front:
         self.pod.write_user(APP_ROLE, APP_PASSWORD)
         self.pgpool = self.pod.pgpool()
         self.sidecar = Sidecar(self.pod) if sidecar else None
-        self._table = TableReader(self._pcp)
+        self._table = TableReader(self.pod.pcp_address)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -89,10 +86,6 @@ class Front:
         self.pgpool.kill_group()
         self.pgpool.start()
         self.pgpool.wait_until_login(APP_ROLE, APP_PASSWORD, APP_ROLE, timeout=PATIENCE)
-
-    def _pcp(self) -> PcpAddress:
-        password = Secret((self.pod.run_dir / PCP_PASSWORD).read_text())
-        return PcpAddress(self.pod.run_dir, self.pod.pcp_port, "pgpool", password)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ from sidecar.login import Outcome, through_pgpool
 from support.cluster import Cluster
 from support.deadline import wait_until
 from support.network import Network
-from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod
 from support.postgres import NewServer, PostgresServer, initialise
 from support.secret_volume import SecretVolume
@@ -36,12 +35,6 @@ class CreateRole(Protocol):
     """Creates a role that lives as long as the test; what is not given is made up."""
 
     def __call__(self, name: str | None = None, password: str | None = None, *, monitor: bool = False) -> Role: ...
-
-
-class StartPgpool(Protocol):
-    """Starts the entrypoint with exactly this environment, and stops it after the test."""
-
-    def __call__(self, environment: Mapping[str, str], *args: str) -> Pgpool: ...
 
 
 @pytest.fixture(scope="session")
@@ -112,25 +105,6 @@ def create_role(postgres: PostgresServer) -> Iterator[CreateRole]:
     yield create
     for name in created:
         postgres.drop_role(name)
-
-
-@pytest.fixture
-def short_path() -> Iterator[Path]:
-    """A directory short enough for the path of a socket in it (tmp_path often is not)."""
-    with tempfile.TemporaryDirectory(prefix="t-") as directory:
-        yield Path(directory)
-
-
-@pytest.fixture
-def start_pgpool(pgpool_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPgpool]:
-    with ExitStack() as stack:
-
-        def start(environment: Mapping[str, str], *args: str) -> Pgpool:
-            log_path = tmp_path_factory.mktemp("pgpool") / "log"
-            pgpool = Pgpool(environment, pgpool_bin=pgpool_bin, log_path=log_path, args=args)
-            return stack.enter_context(pgpool)
-
-        yield start
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from entrypoint.inputs import PCP_PASSWORD
-from entrypoint.pcp import PcpAddress, PcpAnswer, run_pcp
+from entrypoint.pcp import PcpAnswer, run_pcp
 from entrypoint.publish import publish
 from entrypoint.render import render
-from entrypoint.secret import Secret
 from integration.conftest import CreateRole
 from sidecar.desired import read_desired
 from support.deadline import wait_until
@@ -50,6 +48,4 @@ def test_a_reload_gives_the_rotated_check_password_to_pgpools_main_process(
 
 
 def pcp(pod: Pod, tool: str, *arguments: str) -> PcpAnswer:
-    password = Secret((pod.run_dir / PCP_PASSWORD).read_text())
-    address = PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", password)
-    return run_pcp(tool, arguments, address, {"PATH": str(pod.pgpool_bin)}, seconds=10)
+    return run_pcp(tool, arguments, pod.pcp_address(), {"PATH": str(pod.pgpool_bin)}, seconds=10)

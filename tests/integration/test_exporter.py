@@ -2,10 +2,8 @@
 
 import http.client
 import json
-import os
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 
 import psycopg
@@ -113,17 +111,6 @@ def watched(pod: Pod, **parameters: str) -> Iterator[tuple[Watched, Pgpool]]:
         watch = Watched(pod)
         with watch.web:
             yield watch, pgpool
-
-
-@contextmanager
-def frozen(pids: Sequence[int]) -> Iterator[None]:
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 BY_PCP = {
@@ -240,7 +227,7 @@ def test_a_full_pool_is_seen_to_be_full(pod: Pod) -> None:
 def test_a_query_that_hangs_delays_one_snapshot_and_blocks_none(pod: Pod) -> None:
     with watched(pod) as (watch, pgpool):
         waiting = b"pgpool: wait for connection"
-        with frozen([pid for pid in proc.children(pgpool.pid) if proc.cmdline(pid).startswith(waiting)]):
+        with proc.frozen(*(pid for pid in proc.children(pgpool.pid) if proc.cmdline(pid).startswith(waiting))):
             begin = time.monotonic()
             hung = watch.scrape()
             assert 3 < time.monotonic() - begin < 6
@@ -293,7 +280,7 @@ def test_a_pgpool_that_hangs_hangs_no_scrape(pod: Pod) -> None:
     with watched(pod) as (watch, pgpool):
         assert value(watch.scrape(), "pgpool2_up") == 1
         assert watch.get("/pgpool/livez") == (200, "PCP answers\n")
-        with frozen(pgpool.pids):
+        with proc.frozen(*pgpool.pids):
             wait_until(
                 lambda: not value(watch.scrape(), "pgpool2_up"), timeout=20, failure=lambda: "still said to be up"
             )

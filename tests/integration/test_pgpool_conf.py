@@ -28,8 +28,6 @@ MEMORY = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 # All that a string in pgpool.conf can hold.
 STRINGS = st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r'"), max_size=60)
 
-STRINGS_AND_WORSE = st.characters(codec="utf-8", exclude_characters="\0") | st.sampled_from("'\n\r\\#= %")
-
 # pgpool reads lists of these as `name:node(weight)`, and its dry run refuses others.
 REDIRECTIONS = st.sampled_from(["", "app:primary", "app:standby(0.4),my.*:primary", "a % b:1"])
 

@@ -11,8 +11,6 @@ from typing import TypeVar
 import psycopg
 import pytest
 
-from entrypoint.inputs import PCP_PASSWORD
-from entrypoint.pcp import PcpAddress
 from entrypoint.publish import publish
 from entrypoint.render import render
 from entrypoint.secret import Secret
@@ -33,15 +31,8 @@ ROTATED = "the rotated % password"
 MARKER = re.compile(r"^syslog_ident = '(.*)'$", re.MULTILINE)
 
 
-def pcp_of(pod: Pod) -> Pcp:
-    def address() -> PcpAddress:
-        return PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", Secret((pod.run_dir / PCP_PASSWORD).read_text()))
-
-    return Pcp(address, {"PATH": str(pod.pgpool_bin)})
-
-
 def pool_of(pod: Pod) -> Pool:
-    return Pool(pcp_of(pod), partial(through_pgpool, pod.run_dir, pod.port))
+    return Pool(pod.pcp(), partial(through_pgpool, pod.run_dir, pod.port))
 
 
 def desired(pod: Pod) -> Tree:
@@ -82,7 +73,7 @@ def test_every_child_learns_a_password_and_no_session_is_cut(pod: Pod, create_ro
 
 def test_retiring_again_and_again_refuses_no_client_and_leaves_nothing(pod: Pod) -> None:
     pod.environment["PGPOOL_PARAMS_NUM_INIT_CHILDREN"] = "12"
-    pool, pcp = pool_of(pod), pcp_of(pod)
+    pool, pcp = pool_of(pod), pod.pcp()
     stop = threading.Event()
     served: list[None] = []
     refused: list[psycopg.Error] = []
@@ -139,7 +130,7 @@ def checking(server: PostgresServer, new_pod: NewPod) -> Iterator[tuple[Pod, Pgp
     pod.encrypt()
     with pod.pgpool() as pgpool:
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
-        pcp = pcp_of(pod)
+        pcp = pod.pcp()
         checks = partial(settled, lambda: pcp.health_checks(0))
         wait_until(lambda: checks().success_count, timeout=20, failure=lambda: pgpool.log)
         server.alter_password(CHECK_ROLE, ROTATED)
@@ -170,7 +161,7 @@ def test_a_health_check_is_freed_of_a_former_password_before_it_detaches_the_nod
     checking: tuple[Pod, Pgpool], server: PostgresServer
 ) -> None:
     pod, pgpool = checking
-    pool, pcp = pool_of(pod), pcp_of(pod)
+    pool, pcp = pool_of(pod), pod.pcp()
     tree = desired(pod)
     serve(pod, pool, hold_failover(tree, 1))
     assert pool.renew_checks(1) == ()
@@ -195,7 +186,7 @@ def test_left_alone_that_check_detaches_the_node_although_it_was_told_the_new_pa
     """Why `renew_checks` is there: should this fail with some release of pgpool, it is needed no more."""
     pod, pgpool = checking
     serve(pod, pool_of(pod), desired(pod))
-    wait_until(lambda: node(pcp_of(pod)).status_name == "down", timeout=15, failure=lambda: pgpool.log)
+    wait_until(lambda: node(pod.pcp()).status_name == "down", timeout=15, failure=lambda: pgpool.log)
 
 
 def test_checks_are_not_touched_while_they_could_detach_a_node(pod: Pod) -> None:

@@ -1,10 +1,8 @@
 """Probes tell a pgpool that is stuck from a database that is away."""
 
 import os
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from subprocess import CompletedProcess
 
 import pytest
@@ -32,15 +30,6 @@ def serving(new_pod: NewPod) -> Iterator[Serving]:
         pgpool.wait_until_login(CHECK_ROLE, CHECK_PASSWORD)
         pgpool.wait_until_logged("successfully started")
         yield pod, pgpool
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def pcp_process(pgpool: Pgpool) -> int:
@@ -118,7 +107,7 @@ def test_a_pcp_process_that_hangs_is_not_live_but_clients_are_served(
     serving: Serving, kind: str, limit: float, expected: str, code: int
 ) -> None:
     pod, pgpool = serving
-    with frozen(pcp_process(pgpool)):
+    with proc.frozen(pcp_process(pgpool)):
         assert pgpool.can_log_in(CHECK_ROLE, CHECK_PASSWORD)
         started = time.monotonic()
         result = pod.run("probe", kind)

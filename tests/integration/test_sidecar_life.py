@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,17 +47,6 @@ def black_hole() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield listener.getsockname()[1]
-
-
-@contextmanager
-def frozen(pids: Sequence[int]) -> Iterator[None]:
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def errors(sidecar: Sidecar) -> list[dict[str, str]]:
@@ -121,7 +110,7 @@ def test_it_ends_cleanly_while_postgresql_does_not_answer_a_trial(new_pod: NewPo
 
 @ENDS
 def test_it_ends_cleanly_while_pcp_hangs(scene: Scene, number: signal.Signals) -> None:
-    with frozen(scene.pgpool.pids):
+    with proc.frozen(*scene.pgpool.pids):
         scene.rotate("a new % password")
         scene.sidecar.wait_until_logged("rotation.published")
         stop_soon(scene.sidecar, number)
@@ -237,7 +226,7 @@ def test_the_pages_of_the_contract_answer_and_follow_pgpools_life(scene: Scene) 
         404,
         ["/livez", "/readyz", "/pgpool/livez", "/pgpool/readyz", "/status", "/metrics"],
     )
-    with frozen(pgpool.pids):
+    with proc.frozen(*pgpool.pids):
         wait_for(sidecar, "/pgpool/livez", 503)
         assert sidecar.get("/livez")[0] == sidecar.get("/readyz")[0] == 200
         begin = time.monotonic()

@@ -1,11 +1,10 @@
 """The typed PCP against a real pgpool."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from entrypoint.inputs import PCP_PASSWORD
-from entrypoint.pcp import PcpAddress
 from entrypoint.secret import Secret
 from integration.conftest import CreateRole
 from sidecar.pcp import Pcp, PcpError
@@ -26,7 +25,7 @@ def serving(new_pod: NewPod, postgres: PostgresServer) -> Iterator[tuple[Pod, Pg
     with pod.pgpool() as pgpool:
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
         # The login finds that node, and PCP is restarted after that. Commands are to meet it there to stay.
-        wait_until(lambda: is_settled(pcp_of(pod), pgpool), timeout=20, failure=lambda: pgpool.log)
+        wait_until(lambda: is_settled(pod.pcp(), pgpool), timeout=20, failure=lambda: pgpool.log)
         yield pod, pgpool
 
 
@@ -47,13 +46,8 @@ def is_settled(pcp: Pcp, pgpool: Pgpool) -> bool:
     return failover >= 0 and (failover < first or 0 <= done < started) and is_there(pcp)
 
 
-def pcp_of(pod: Pod, password: str | None = None) -> Pcp:
-    secret = Secret(password or (pod.run_dir / PCP_PASSWORD).read_text())
-    return Pcp(lambda: PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", secret), {"PATH": str(pod.pgpool_bin)})
-
-
 def test_nodes_are_as_pgpool_sees_them(serving: tuple[Pod, Pgpool], postgres: PostgresServer) -> None:
-    pcp = pcp_of(serving[0])
+    pcp = serving[0].pcp()
     assert pcp.node_count() == 2
     up, down = pcp.nodes()
     assert (up.node_id, up.host, up.port, up.status_name, up.role) == (0, "127.0.0.1", postgres.port, "up", "primary")
@@ -70,31 +64,33 @@ def test_a_session_shows_in_its_process(
     try:
         with pgpool.connect(APP_ROLE, APP_PASSWORD, DATABASE) as session:
             session.execute("SELECT 1")
-            (used,) = [each for each in pcp_of(pod).processes() if each.connected and each.backend_id == 0]
+            (used,) = [each for each in pod.pcp().processes() if each.connected and each.backend_id == 0]
             assert (used.database, used.username, used.status) == (DATABASE, APP_ROLE, "Idle")
-            assert len({each.pid for each in pcp_of(pod).processes()}) == 2
+            assert len({each.pid for each in pod.pcp().processes()}) == 2
     finally:
         postgres.drop_database(DATABASE)
 
 
 def test_parameters_are_those_in_force_after_a_reload(serving: tuple[Pod, Pgpool]) -> None:
     pod, pgpool = serving
-    assert pcp_of(pod).parameters()["port"] == str(pod.port)
+    assert pod.pcp().parameters()["port"] == str(pod.port)
     file = pod.generation / "pgpool.conf"
     file.write_text(f"{file.read_text()}client_idle_limit = 123\n")
-    pcp_of(pod).reload()
-    wait_until(lambda: pcp_of(pod).parameters()["client_idle_limit"] == "123", timeout=10, failure=lambda: pgpool.log)
+    pod.pcp().reload()
+    wait_until(lambda: pod.pcp().parameters()["client_idle_limit"] == "123", timeout=10, failure=lambda: pgpool.log)
 
 
 def test_what_pgpool_refuses_is_an_error_with_its_reason(serving: tuple[Pod, Pgpool]) -> None:
-    pcp = pcp_of(serving[0])
+    pod, _ = serving
+    pcp = pod.pcp()
     with pytest.raises(PcpError, match="invalid node ID 7") as caught:
         pcp.health_checks(7)
     assert not caught.value.away
     with pytest.raises(PcpError, match=r'Invalid node-id "200"'):
         pcp.attach(200)
+    wrong = replace(pod.pcp_address(), password=Secret("not the 100% right one"))
     with pytest.raises(PcpError, match="authentication failed") as caught:
-        pcp_of(serving[0], "not the 100% right one").node_count()
+        Pcp(lambda: wrong, {"PATH": str(pod.pgpool_bin)}).node_count()
     assert not caught.value.away
 
 
@@ -102,7 +98,7 @@ def test_a_node_is_detached_and_attached_and_pgpool_stopped(pod: Pod) -> None:
     pcp: Pcp
     with pod.pgpool() as pgpool:
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
-        pcp = pcp_of(pod)
+        pcp = pod.pcp()
         wait_until(lambda: is_there(pcp), timeout=20, failure=lambda: pgpool.log)
         pcp.detach(0)
         pgpool.wait_until_logged("=== Starting degeneration.")

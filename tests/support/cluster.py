@@ -169,10 +169,10 @@ class Cluster:
         """Bring it back, waiting for nothing."""
         self.etcd[number].start()
 
-    def terminate_backends(self, application: str, node: str | None = None) -> int:
-        """An administrator ends all sessions of an application, on the leader if no node is named; returns how many."""
+    def terminate_backends(self, application: str) -> int:
+        """An administrator ends all sessions of an application on the leader; returns how many."""
         query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
-        return len(self.nodes[node or self.leader()].sql(query, [application]))
+        return len(self.nodes[self.leader()].sql(query, [application]))
 
     def configure(self, changes: Mapping[str, Any]) -> None:
         """Change Patroni's dynamic configuration; each node learns of it within `loop_wait`."""

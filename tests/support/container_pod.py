@@ -93,12 +93,11 @@ class ContainerPod:
         # What it holds belongs to user ids that only podman's user namespace may remove.
         podman("unshare", "rm", "-rf", self.run_dir)
 
-    def start(self, *, wait: bool = True) -> None:
+    def start(self) -> None:
         """Start the sidecar and then pgpool, as an init container with `restartPolicy: Always` starts first."""
         self.sidecar = self._stack.enter_context(Container(self.sidecar_description))
         self.pgpool = self._stack.enter_context(Container(self.pgpool_description, beside=self.sidecar))
-        if wait:
-            self.wait_until_login()
+        self.wait_until_login()
 
     def set_pgpool(self, **env: str) -> None:
         """Change the environment of pgpool's container."""

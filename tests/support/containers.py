@@ -148,9 +148,9 @@ class Container:
         assert answer.returncode == 0, f"{command} ended with {answer.returncode}: {answer.stdout}{answer.stderr}"
         return answer.stdout
 
-    def wait_until_exit(self, *, timeout: float = 30.0) -> int:
+    def wait_until_exit(self) -> int:
         """Wait for an end that comes by itself, and return its status."""
-        wait_until(lambda: not self.state["Running"], timeout=timeout, failure=lambda: f"still runs:\n{self.log}")
+        wait_until(lambda: not self.state["Running"], timeout=30, failure=lambda: f"still runs:\n{self.log}")
         status: int = self.state["ExitCode"]
         return status
 

@@ -71,9 +71,9 @@ class Etcd:
         except (urllib.error.URLError, OSError):
             return False
 
-    def wait_until_healthy(self, *, timeout: float = START_TIMEOUT) -> None:
+    def wait_until_healthy(self) -> None:
         def healthy() -> bool:
             assert self.running, f"{self.name} has ended. Its log:\n{self.log}"
             return self.is_healthy()
 
-        wait_until(healthy, timeout=timeout, failure=lambda: f"{self.name} is not healthy. Its log:\n{self.log}")
+        wait_until(healthy, timeout=START_TIMEOUT, failure=lambda: f"{self.name} is not healthy. Its log:\n{self.log}")

@@ -104,8 +104,8 @@ def without_patroni(state: State) -> State:
     return lambda node: replace(state(node), rest=None)
 
 
-def well_for(seconds: float, state: State = following) -> State:
-    return lambda node: replace(state(node), sql=replace(_sql(state(node)), since=NOW - seconds))
+def well_for(seconds: float) -> State:
+    return lambda node: replace(following(node), sql=replace(_sql(following(node)), since=NOW - seconds))
 
 
 def says(state: State, **said: object) -> State:

@@ -28,7 +28,6 @@ def node(node_id: int, **changes: object) -> Node:
         replication_delay=0.0,
         delay_unit="bytes",
         replication_state="streaming" if node_id else "none",
-        sync_state="async" if node_id else "none",
         last_change="2026-11-23 12:00:00",
     )
     return replace(usual, **changes)  # type: ignore[arg-type]
@@ -39,7 +38,6 @@ def checks(node_id: int, **changes: object) -> HealthChecks:
         node_id=node_id,
         status="up",
         role="standby" if node_id else "primary",
-        last_status_change="2026-11-23 12:00:00",
         total_count=10,
         success_count=7,
         fail_count=1,
@@ -50,9 +48,6 @@ def checks(node_id: int, **changes: object) -> HealthChecks:
         max_duration=9,
         min_duration=4,
         average_duration=5.5,
-        last_check=None,
-        last_success=None,
-        last_skip=None,
         last_failure=None,
     )
     return replace(usual, **changes)  # type: ignore[arg-type]
@@ -61,20 +56,12 @@ def checks(node_id: int, **changes: object) -> HealthChecks:
 def process(pid: int, status: str = "Wait for connection", **changes: object) -> Process:
     usual = Process(
         pid=pid,
-        started="2026-11-23 12:00:00",
         status=status,
         client_connections=0,
         database="",
         username="",
         backend_id=0,
-        backend_pid=0,
-        pool_counter=0,
         connected=False,
-        connected_to_backend=None,
-        client_connected=None,
-        client_disconnected=None,
-        client_idle=0,
-        load_balance_node=False,
     )
     return replace(usual, **changes)  # type: ignore[arg-type]
 

@@ -193,13 +193,13 @@ class Pgpool:
 
         wait_until(logged, timeout=timeout, failure=lambda: f"{text!r} is not in the log:\n{self.log}")
 
-    def wait_until_exit(self, *, timeout: float = STOP_TIMEOUT) -> int:
+    def wait_until_exit(self) -> int:
         """Wait for an end that comes by itself, and return its code."""
         assert self._process, "pgpool has not been started"
         try:
-            return self._process.wait(timeout)
+            return self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still runs after {timeout:g} s. Its log:\n{self.log}") from None
+            raise AssertionError(f"still runs after {STOP_TIMEOUT:g} s. Its log:\n{self.log}") from None
 
     def assert_running(self) -> None:
         assert self._process, "pgpool has not been started"

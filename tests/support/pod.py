@@ -9,6 +9,10 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Protocol
 
+from entrypoint.inputs import PCP_PASSWORD
+from entrypoint.pcp import PcpAddress
+from entrypoint.secret import Secret
+from sidecar.pcp import Pcp
 from support.pgpool_process import REPOSITORY, Pgpool, run_entrypoint
 from support.ports import free_port
 from support.postgres import PostgresServer
@@ -76,6 +80,15 @@ class Pod:
         log_path = self.directory / f"log-{self._logs}"
         environment = self.changed_environment(changes)
         return Pgpool(environment, pgpool_bin=self.pgpool_bin, log_path=log_path, args=args)
+
+    def pcp_address(self) -> PcpAddress:
+        """PCP's, with the password that boot has made."""
+        password = Secret((self.run_dir / PCP_PASSWORD).read_text())
+        return PcpAddress(self.run_dir, self.pcp_port, "pgpool", password)
+
+    def pcp(self) -> Pcp:
+        """pgpool's administration."""
+        return Pcp(self.pcp_address, {"PATH": str(self.pgpool_bin)})
 
     def changed_environment(self, changes: Mapping[str, str | None]) -> dict[str, str]:
         merged = {**self.environment, **changes}

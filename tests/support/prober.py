@@ -133,11 +133,11 @@ class Prober:
         self._process.stdin.write(orders.encode() + b"\n")
         self._process.stdin.flush()
 
-    def wait_until_writing(self, *, timeout: float = START_TIMEOUT) -> None:
+    def wait_until_writing(self) -> None:
         """Wait until every worker has written; time spent with that is not reported unless asked for."""
         wait_until(
             lambda: len({record.worker for record in self._alive() if isinstance(record, Ack)}) == self._crew.size,
-            timeout=timeout,
+            timeout=START_TIMEOUT,
             failure=lambda: f"not all of {self.name} write: {self.records[-5:]}\n{self.log}",
         )
         self._began = time.monotonic()

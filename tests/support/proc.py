@@ -1,7 +1,10 @@
 """The process table as /proc shows it, and searches for secrets that have escaped into it."""
 
+import os
+import signal
 import subprocess
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +49,18 @@ def members(leader: int) -> list[int]:
 def children(parent: int) -> list[int]:
     pids = (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
     return sorted(pid for pid in pids if (facts := stat(pid)) and facts.parent == parent)
+
+
+@contextmanager
+def frozen(*pids: int) -> Iterator[None]:
+    """Processes that do not run, and whose sockets live."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def cmdline(pid: int) -> bytes:

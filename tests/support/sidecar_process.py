@@ -98,10 +98,10 @@ class Sidecar:
             return document
         return {}
 
-    def get(self, path: str, *, timeout: float = 10.0) -> tuple[int, str]:
+    def get(self, path: str) -> tuple[int, str]:
         """Status code and body of an HTTP request."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=timeout) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -151,11 +151,11 @@ class Sidecar:
             process.wait()
             raise AssertionError(f"{number.name} did not stop the sidecar. The log:\n{self.log}") from None
 
-    def wait_until_exit(self, *, timeout: float = 10.0) -> int:
+    def wait_until_exit(self) -> int:
         """Wait for an end that comes by itself, and return its code."""
         process, self._process = self._process, None
         assert process, "the sidecar has not been started"
-        return process.wait(timeout)
+        return process.wait(10)
 
 
 def _fields(line: str) -> dict[str, str]:

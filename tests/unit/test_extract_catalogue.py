@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-SCRIPT = PROJECT / "image" / "extract_catalogue.py"
 COMMITTED = PROJECT / "entrypoint" / "catalogues" / "pgpool-4.6.json"
 
 Json: TypeAlias = dict[str, Any]
@@ -119,8 +118,8 @@ def gen(name: str = "it", context: str = "CFGCXT_RELOAD", flags: str = "0", elem
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "image.extract_catalogue", *map(str, arguments)]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
 
 
 def extracted(source: Path) -> Json:

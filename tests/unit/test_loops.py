@@ -23,8 +23,8 @@ from sidecar.pulse import Pulse
 from sidecar.status import State, Status
 from sidecar.surroundings import Surroundings
 from support.deadline import wait_until
+from support.fakes import Clock, FakeDatabase, FakePgpool
 from support.secret_volume import SecretVolume
-from support.simulation import Clock, FakeDatabase, FakePgpool
 
 NEVER = 3600.0
 PASSWORD = "a leaked % password"

@@ -16,7 +16,7 @@ from entrypoint.publish import BOOTED
 from sidecar.events import Events
 from sidecar.keeper import Keeper
 from sidecar.member import Member, Reach
-from sidecar.nodeloop import PERIOD_SECONDS, SHORTEST_SECONDS, Cluster, NodeLoop
+from sidecar.nodeloop import PERIOD_SECONDS, SHORTEST_SECONDS, BootedCluster, NodeLoop
 from sidecar.pulse import BEAT_SECONDS, Pulse
 from sidecar.standing import Credentials
 from sidecar.table import Row
@@ -41,7 +41,7 @@ class Site:
         self.stop = threading.Event()
         self.now = 0.0
         events = Events(self.log, "logfmt", lambda: datetime.now(UTC))
-        self.cluster = Cluster(run_dir, lambda: self.credentials(), events)  # noqa: PLW0108  # a test sets it later
+        self.cluster = BootedCluster(run_dir, lambda: self.credentials(), events)  # noqa: PLW0108  # a test sets it later
         self.keeper = Keeper(self, self, self, events, lambda _: None, lambda *_: None, good_for=0, clock=lambda: NOW)
         self.loop = NodeLoop(self.keeper, self.cluster, Pulse("node", lambda: self.now), self.stop, events)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import settings
+from entrypoint import values
 from entrypoint.backends import Backend
 from sidecar.member import Reach, Rest
 from sidecar.patroni import Patroni, leader, read_node, timing, trust, urls
@@ -92,10 +92,10 @@ def test_the_cluster_tells_who_holds_the_lock(document: object, name: str | None
 
 def test_on_means_port_8008_of_each_backend() -> None:
     backends = [Backend(name="a", host="10.0.0.1"), Backend(name="b", host="fd00::1"), Backend(name="c", host="db-3")]
-    on, given = settings.Patroni(enabled=True), settings.Patroni(enabled=True, urls=("https://a:1", "https://b:1"))
+    on, given = values.Patroni(enabled=True), values.Patroni(enabled=True, urls=("https://a:1", "https://b:1"))
     assert urls(on, backends) == ("http://10.0.0.1:8008", "http://[fd00::1]:8008", "http://db-3:8008")
     assert urls(given, backends) == ("https://a:1", "https://b:1")
-    assert urls(settings.Patroni(enabled=False), backends) == ()
+    assert urls(values.Patroni(enabled=False), backends) == ()
 
 
 def patroni(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from entrypoint.errors import ProgramMissingError, ProgramUnusableError
 from entrypoint.pcp import PcpAddress, PcpAnswer, _escaped, run_pcp
 from entrypoint.secret import Secret
-from entrypoint.settings import MAX_PCP_PASSWORD_BYTES
+from entrypoint.values import MAX_PCP_PASSWORD_BYTES
 
 PASSWORD = "pcp : pass \\ 100%"
 ENV = {"PATH": "/usr/bin:/bin"}

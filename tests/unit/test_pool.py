@@ -10,6 +10,7 @@ from entrypoint.secret import Secret
 from sidecar.login import Attempt
 from sidecar.pcp import CONNECTING, WAITING, Pcp, Process
 from sidecar.pool import Pool
+from support.pgpool_answers import process
 
 BUSY = "Idle"
 Child = tuple[int, str, int]
@@ -27,7 +28,7 @@ class Pgpool(Pcp):
         self._listings = itertools.chain(before_and_after, itertools.repeat(before_and_after[-1]))
 
     def processes(self) -> tuple[Process, ...]:
-        return tuple(process(*child) for child in next(self._listings))
+        return tuple(process(pid, status, client_connections=served) for pid, status, served in next(self._listings))
 
     def attach(self, node_id: int) -> None:
         assert node_id > 100
@@ -43,26 +44,6 @@ def nowhere() -> PcpAddress:
 
 def nobody(role: str, password: Secret) -> Attempt:
     raise NotImplementedError
-
-
-def process(pid: int, status: str, served: int) -> Process:
-    return Process(
-        pid=pid,
-        started="",
-        status=status,
-        client_connections=served,
-        database="",
-        username="",
-        backend_id=0,
-        backend_pid=0,
-        pool_counter=0,
-        connected=False,
-        connected_to_backend=None,
-        client_connected=None,
-        client_disconnected=None,
-        client_idle=0,
-        load_balance_node=False,
-    )
 
 
 @pytest.mark.parametrize(

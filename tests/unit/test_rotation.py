@@ -21,8 +21,9 @@ from sidecar.pcp import PcpError
 from sidecar.pool import hold_failover, holds_failover, release_failover
 from sidecar.status import STATUS, State
 from support.certificates import Authority
+from support.fakes import Child, Killed
 from support.secret_volume import SecretVolume
-from support.simulation import Child, Killed, World
+from support.simulation import World
 
 CHECK, OLD, NEW = "check old 1%", "n8n old 1%", "n8n new 2%"
 BEFORE = {"sr_check": CHECK, "n8n": OLD}

@@ -11,8 +11,9 @@ from entrypoint.catalogue import Catalogue, InvalidValueError, load_catalogue
 from entrypoint.environment import is_ours, is_secret, load
 from entrypoint.errors import ConfigurationError, Problem, Problems
 from entrypoint.secret import Secret
-from entrypoint.settings import TABLE, Patroni, Settings
+from entrypoint.settings import TABLE, Settings
 from entrypoint.sources import Reader
+from entrypoint.values import Patroni
 from support.secret_volume import SecretVolume
 
 CATALOGUE = load_catalogue("4.6")

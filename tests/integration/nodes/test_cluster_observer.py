@@ -1,6 +1,5 @@
 """What the observer says of real servers: primaries, standbys, and those that are in trouble."""
 
-import os
 import signal
 import subprocess
 import tempfile
@@ -175,10 +174,7 @@ def test_a_frozen_server_is_noticed_and_delays_no_other(server: PostgresServer, 
     with watching(backend(server), backend(healthy, "node-2")) as watched:
         watched.wait_for(Reach.ANSWERED)
         watched.wait_for(Reach.ANSWERED, 1)
-        pids = [server.pid, *proc.children(server.pid)]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with proc.frozen(server.pid, *proc.children(server.pid)):
             silent = watched.wait_for(Reach.SILENT)
             began = time.monotonic()
             watched.wait_for_questions(5, 1)
@@ -186,9 +182,6 @@ def test_a_frozen_server_is_noticed_and_delays_no_other(server: PostgresServer, 
             # Neither does a login that hangs.
             watched.wait(lambda said: said.asked > silent.asked, timeout=3)
             assert watched.wait_for(Reach.SILENT).since == silent.since
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
         watched.wait_for(Reach.ANSWERED)
         assert server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgpool-sidecar'") == [(1,)]
 

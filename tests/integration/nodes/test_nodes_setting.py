@@ -2,11 +2,8 @@
 
 import time
 
-from entrypoint.inputs import PCP_PASSWORD
-from entrypoint.pcp import PcpAddress
-from entrypoint.secret import Secret
 from integration.conftest import FORMER, Scene, StartScene
-from sidecar.pcp import Pcp, PcpError
+from sidecar.pcp import PcpError
 from sidecar.table import TableReader
 from support.deadline import wait_until
 
@@ -14,17 +11,12 @@ LONG = 3.0
 """Seconds in which a sidecar that keeps the table puts it right many times."""
 
 
-def address(scene: Scene) -> PcpAddress:
-    password = Secret((scene.pod.run_dir / PCP_PASSWORD).read_text())
-    return PcpAddress(scene.pod.run_dir, scene.pod.pcp_port, "pgpool", password)
-
-
 def detach_the_only_node(scene: Scene) -> None:
-    Pcp(lambda: address(scene), {"PATH": str(scene.pod.pgpool_bin)}).detach(0)
+    scene.pod.pcp().detach(0)
 
 
 def is_down(scene: Scene) -> bool:
-    reader = TableReader(lambda: address(scene))
+    reader = TableReader(scene.pod.pcp_address)
     try:
         [row] = reader.read()
     except PcpError:  # it is away for a moment after each failover

@@ -19,11 +19,8 @@ from typing import NamedTuple, Protocol, TypeVar
 import psycopg
 import pytest
 
-from entrypoint.inputs import PCP_PASSWORD
-from entrypoint.pcp import PcpAddress
 from entrypoint.publish import publish
 from entrypoint.render import MARKER, render
-from entrypoint.secret import Secret
 from sidecar.desired import read_desired
 from sidecar.generation import marker
 from sidecar.pcp import Pcp, PcpError
@@ -195,12 +192,7 @@ def start(servers: Servers, new_pod: NewPod) -> Iterator[Start]:
             pod.environment |= {f"PGPOOL_PARAMS_{name.upper()}": value for name, value in parameters.items()}
             pgpool = stack.enter_context(pod.pgpool())
             pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
-
-            def address() -> PcpAddress:
-                password = Secret((pod.run_dir / PCP_PASSWORD).read_text())
-                return PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", password)
-
-            stage = Stage(pod, pgpool, Pcp(address, {"PATH": str(pod.pgpool_bin)}), TableReader(address))
+            stage = Stage(pod, pgpool, pod.pcp(), TableReader(pod.pcp_address))
             stack.callback(stage.close)
             return stage
 
@@ -421,16 +413,6 @@ def silent(server: PostgresServer) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process that does not run, and whose sockets live."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
 def test_a_login_leaves_a_silent_primary_when_that_is_detached(start: Start, servers: Servers) -> None:
     stage = start(num_init_children="1", connect_timeout="500")
     servers.primary.stop("immediate")
@@ -452,7 +434,7 @@ def test_a_login_leaves_a_primary_that_does_not_answer_when_that_is_detached(
     start: Start, servers: Servers, *, tls: bool
 ) -> None:
     stage = start(num_init_children="1", tls=tls)
-    with stopped(servers.primary.pid):
+    with proc.frozen(servers.primary.pid):
         write = at_once(stage.write)
         assert is_held(write), stage.pgpool.log
         stage.until_told(stage.pcp.detach, PRIMARY)
@@ -464,7 +446,7 @@ def test_a_login_leaves_a_primary_that_does_not_answer_when_that_is_detached(
 
 def test_a_login_waits_for_a_primary_that_does_not_answer_for_30_s(start: Start, servers: Servers) -> None:
     stage = start()
-    with stopped(servers.primary.pid):
+    with proc.frozen(servers.primary.pid):
         begin = monotonic()
         with pytest.raises(psycopg.OperationalError, match="does not answer"):
             at_once(stage.write).result(timeout=45)
@@ -481,7 +463,7 @@ def test_a_login_on_pooled_connections_ends_with_the_primary_that_does_not_answe
     )  # the name is told to all nodes
     log_in().close()
     [[pid]] = servers.primary.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle'")
-    with stopped(pid):
+    with proc.frozen(pid):
         login = at_once(log_in)
         assert is_held(login), stage.pgpool.log
 
@@ -495,7 +477,7 @@ def test_a_login_waits_for_a_standby_that_does_not_answer_no_longer_than_connect
     start: Start, servers: Servers
 ) -> None:
     stage = start(connect_timeout="500")
-    with stopped(servers.standby.pid):
+    with proc.frozen(servers.standby.pid):
         at_once(stage.write).result(timeout=20)  # for ever, unpatched
 
     wait_until(lambda: stage.status(STANDBY) == "down", timeout=10, failure=lambda: stage.pgpool.log)
@@ -540,8 +522,7 @@ def test_a_session_goes_on_without_a_standby_that_is_detached_before_it_answers(
     session = stage.connect()
     rows = servers.standby.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'app'")
     [pid] = [int(str(pid)) for (pid,) in rows]
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with proc.frozen(pid):
         write = at_once(lambda: session.execute("INSERT INTO written VALUES (%s)", [5]))
         assert is_held(write), stage.pgpool.log
 
@@ -549,8 +530,6 @@ def test_a_session_goes_on_without_a_standby_that_is_detached_before_it_answers(
 
         write.result(timeout=20)
         session.execute("INSERT INTO written VALUES (6)")
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_a_login_goes_on_without_a_standby_that_is_detached_before_it_answers(start: Start, servers: Servers) -> None:
@@ -568,16 +547,13 @@ def test_a_login_goes_on_without_a_standby_that_is_detached_before_it_answers(st
     log_in_and_write()
     wait_until(lambda: bool(pooled()), timeout=10, failure=lambda: stage.pgpool.log)
     [pid] = pooled()
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with proc.frozen(pid):
         write = at_once(log_in_and_write)
         assert is_held(write), stage.pgpool.log
 
         stage.until_told(stage.pcp.detach, STANDBY)
 
         write.result(timeout=20)
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_the_login_that_finds_the_primary_gone_is_held(start: Start, servers: Servers) -> None:

@@ -1,7 +1,5 @@
 """The prober tells what happened to clients of a real PostgreSQL."""
 
-import os
-import signal
 import time
 from contextlib import closing
 from pathlib import Path
@@ -82,13 +80,10 @@ def test_a_restart_is_a_gap_of_the_time_the_server_was_away(server: PostgresServ
 def test_a_held_login_is_no_error(server: PostgresServer, tmp_path: Path) -> None:
     with prober_of(server, tmp_path) as prober:
         begin = time.monotonic()
-        os.kill(server.pid, signal.SIGSTOP)
-        stopped = time.monotonic()
-        try:
+        with proc.frozen(server.pid):
+            stopped = time.monotonic()
             # Sessions go on without the postmaster, logins do not.
             wait_until(lambda: prober.report(begin).login_gap > 1.5, timeout=5, failure=str)
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         prober.wait_until_acknowledged(time.monotonic(), kind="login", timeout=10)
         seen = prober.report(begin)
     assert seen.errors == {}
@@ -199,12 +194,9 @@ def test_it_ends_with_whoever_started_it(server: PostgresServer, tmp_path: Path)
     prober = prober_of(server, tmp_path)
     with prober:
         pid = prober.pid
-        os.kill(server.pid, signal.SIGSTOP)  # a worker that hangs keeps nobody
-        try:
+        with proc.frozen(server.pid):  # a worker that hangs keeps nobody
             wait_until(lambda: prober.report().login_gap > 0.5, timeout=5, failure=str)
             prober.stop()
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
     assert proc.stat(pid) is None
 
 

@@ -1,17 +1,14 @@
 """pgpool's node table, read from a real pgpool: what it says during failovers, and that it harms nobody."""
 
-import os
-import signal
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from entrypoint.credentials import pcp_hash
-from entrypoint.inputs import PCP_PASSWORD
 from entrypoint.pcp import PcpAddress
 from entrypoint.secret import Secret
-from sidecar.pcp import Pcp, PcpError
+from sidecar.pcp import PcpError
 from sidecar.table import Row, TableReader
 from support import proc
 from support.deadline import wait_until
@@ -21,14 +18,6 @@ from support.postgres import NewServer, PostgresServer
 
 PCP_RESTARTED = "fork a new PCP child"
 UNDEFINED = 127
-
-
-def address(pod: Pod) -> PcpAddress:
-    return PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", Secret((pod.run_dir / PCP_PASSWORD).read_text()))
-
-
-def pcp_of(pod: Pod) -> Pcp:
-    return Pcp(lambda: address(pod), {"PATH": str(pod.pgpool_bin)})
 
 
 def seen(reader: TableReader) -> list[tuple[str, str]]:
@@ -59,7 +48,7 @@ def serving(new_pod: NewPod, postgres: PostgresServer) -> Iterator[tuple[Pod, Pg
 
 @pytest.fixture
 def reader(serving: tuple[Pod, Pgpool]) -> Iterator[TableReader]:
-    reader = TableReader(lambda: address(serving[0]))
+    reader = TableReader(serving[0].pcp_address)
     wait_until(lambda: is_there(reader), timeout=10, failure=lambda: serving[1].log)
     yield reader
     reader.close()
@@ -75,7 +64,7 @@ def test_the_rows_are_what_pcp_node_info_says(serving: tuple[Pod, Pgpool], reade
             role=node.role,
             last_change=node.last_change,
         )
-        for node in pcp_of(serving[0]).nodes()
+        for node in serving[0].pcp().nodes()
     ]
     assert list(reader.read()) == said
     assert seen(reader) == [("up", "primary"), ("down", "standby")]
@@ -98,7 +87,7 @@ def test_three_readers_do_not_disturb_each_other(serving: tuple[Pod, Pgpool], re
     different: list[object] = []
 
     def read() -> None:
-        own = TableReader(lambda: address(serving[0]))
+        own = TableReader(serving[0].pcp_address)
         try:
             different.extend(rows for rows in (own.read() for _ in range(50)) if rows != expected)
         except PcpError as error:
@@ -116,7 +105,7 @@ def test_three_readers_do_not_disturb_each_other(serving: tuple[Pod, Pgpool], re
 
 def test_the_password_is_the_one_of_the_time_when_a_session_begins(serving: tuple[Pod, Pgpool]) -> None:
     pod, _ = serving
-    password = address(pod).password
+    password = pod.pcp_address().password
     reader = TableReader(lambda: PcpAddress(pod.run_dir, pod.pcp_port, "pgpool", password))
     reader.read()
     file = pod.generation / "pcp.conf"
@@ -136,19 +125,13 @@ def test_the_password_is_the_one_of_the_time_when_a_session_begins(serving: tupl
 
 def test_a_stopped_pgpool_costs_no_more_than_the_limit(serving: tuple[Pod, Pgpool]) -> None:
     pod, pgpool = serving
-    reader = TableReader(lambda: address(pod), seconds=0.3)
+    reader = TableReader(pod.pcp_address, seconds=0.3)
     reader.read()
-    stopped = pgpool.pids
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with proc.frozen(*pgpool.pids):
         for _ in range(2):  # in a session, and without one
             with pytest.raises(PcpError, match="no answer in time") as caught:
                 reader.read()
             assert caught.value.away
-    finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
     wait_until(lambda: is_there(reader), timeout=10, failure=lambda: pgpool.log)
     reader.close()
 
@@ -163,7 +146,7 @@ def test_readings_go_on_while_pcp_is_restarted_and_leave_the_old_process(
     workers = {pid for pid in set(pgpool.pids) - before if b"PCP" in proc.cmdline(pid)}
     assert len(workers) == 1
     restarts = pgpool.log.count(PCP_RESTARTED)
-    pcp_of(pod).attach(UNDEFINED)
+    pod.pcp().attach(UNDEFINED)
     wait_until(
         lambda: reader.read() and pgpool.log.count(PCP_RESTARTED) > restarts, timeout=10, failure=lambda: pgpool.log
     )
@@ -182,25 +165,22 @@ def test_a_node_that_hangs_does_not_slow_a_reading(new_pod: NewPod, new_server: 
     pod = new_pod(server)
     with pod.pgpool() as pgpool:
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
-        reader = TableReader(lambda: address(pod), seconds=0.5)
+        reader = TableReader(pod.pcp_address, seconds=0.5)
         wait_until(lambda: is_there(reader), timeout=10, failure=lambda: pgpool.log)
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        with proc.frozen(server.pid):
             for _ in range(5):
                 assert seen(reader) == [("up", "primary")]
             with pytest.raises(PcpError, match="no answer within"):
-                pcp_of(pod).nodes(seconds=0.5)
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
-            reader.close()
+                pod.pcp().nodes(seconds=0.5)
+        reader.close()
 
 
 def test_killed_pgpool_is_away_and_another_one_is_read_with_its_own_password(pod: Pod) -> None:
     with pod.pgpool() as pgpool:
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
-        reader = TableReader(lambda: address(pod))
+        reader = TableReader(pod.pcp_address)
         wait_until(lambda: is_there(reader), timeout=10, failure=lambda: pgpool.log)
-        former = address(pod).password
+        former = pod.pcp_address().password
         pgpool.kill_group()
         for _ in range(2):
             with pytest.raises(PcpError) as caught:
@@ -209,7 +189,7 @@ def test_killed_pgpool_is_away_and_another_one_is_read_with_its_own_password(pod
         pgpool.start()
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
         wait_until(lambda: is_there(reader), timeout=10, failure=lambda: pgpool.log)
-        assert address(pod).password != former
+        assert pod.pcp_address().password != former
         # A session that is open does not hold up its end.
         assert reader.read()
         assert pgpool.stop() == 0
@@ -233,16 +213,16 @@ def test_a_primary_that_is_down_tells_of_a_failover_and_no_primary_of_one_that_f
     pod.environment["PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT"] = "2"
     with pod.pgpool() as pgpool:
         pgpool.wait_until_login(APP_ROLE, APP_PASSWORD)
-        reader = TableReader(lambda: address(pod))
+        reader = TableReader(pod.pcp_address)
 
         def wait_for(*expected: tuple[str, str]) -> None:
             wait_until(lambda: seen(reader) == [*expected], timeout=10, failure=lambda: f"{seen(reader)}\n{pgpool.log}")
 
         wait_until(lambda: is_there(reader), timeout=10, failure=lambda: pgpool.log)
         wait_for(("up", "primary"), ("up", "standby"))
-        pcp_of(pod).detach(0)
+        pod.pcp().detach(0)
         wait_for(("down", "primary"), ("up", "standby"))
         wait_for(("down", "standby"), ("up", "standby"))
-        pcp_of(pod).attach(0)
+        pod.pcp().attach(0)
         wait_for(("waiting", "primary"), ("up", "standby"))
         reader.close()
