@@ -605,6 +605,19 @@ def test_a_login_that_the_primary_ends_after_letting_it_in_is_tried_again(start:
     assert "lets nobody in at this moment" in stage.pgpool.log
 
 
+def test_a_login_whose_primary_hangs_up_before_a_word_is_tried_again(start: Start, servers: Servers) -> None:
+    stage = start(tls=True, connect_timeout="20000")
+    with proc.frozen(servers.standby.pid):  # it has connections to both, and speaks to the standby first
+        os.kill(servers.primary.pid, signal.SIGSTOP)
+        write = at_once(stage.write)
+        assert is_held(write), stage.pgpool.log
+        os.kill(servers.primary.pid, signal.SIGKILL)
+    servers.primary.restart("immediate")
+    stage.until_told(stage.pcp.attach, PRIMARY)
+
+    write.result(timeout=30)
+
+
 def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers: Servers) -> None:
     stage = start()
     session = stage.connect()
