@@ -56,7 +56,7 @@ def test_the_wheel_is_named_so_that_it_replaces_nobody_elses(wheel: Path) -> Non
     assert "\nClassifier: Private :: Do Not Upload\n" in metadata
     requirements = [line.split()[1] for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]
     names = [name.split(">")[0] for name in requirements]
-    assert names == ["cryptography", "prometheus-client", "psycopg[binary]", "watchfiles"]
+    assert names == ["cryptography", "prometheus-client", "psycopg[binary]", "pyyaml", "watchfiles"]
 
 
 def test_booting_loads_nothing_that_only_the_sidecar_needs(tmp_path: Path) -> None:
