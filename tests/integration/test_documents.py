@@ -68,7 +68,7 @@ class World:
 
 
 @pytest.fixture
-def world(new_server: NewServer, new_pod: NewPod, short_path: Path) -> Iterator[World]:
+def world(new_server: NewServer, new_pod: NewPod, tmp_path: Path) -> Iterator[World]:
     server = new_server()
     server.create_role("n8n", FORMER)
     server.create_role("sr_check", CHECK, monitor=True)
@@ -86,7 +86,7 @@ def world(new_server: NewServer, new_pod: NewPod, short_path: Path) -> Iterator[
         programs = str(Path(entrypoint_command()[0]).parent)
         inside = {"sidecar": sidecar.environment, "pgpool": pgpool.environment}
         variables = kubectl.install(
-            short_path,
+            tmp_path,
             environments={
                 name: {**environment, "PATH": f"{programs}:{environment['PATH']}", "PYTHONPATH": str(PROJECT)}
                 for name, environment in inside.items()
@@ -94,7 +94,7 @@ def world(new_server: NewServer, new_pod: NewPod, short_path: Path) -> Iterator[
             logs={"sidecar": sidecar.log_path, "pgpool": pgpool.log_path},
             secrets={"pgpool-secrets": (pod.users, ITEMS), "pgpool-key": (key.path, {"aes.key": "aes.key"})},
         )
-        yield World(server, pod, sidecar, Desk(short_path, server, variables))
+        yield World(server, pod, sidecar, Desk(tmp_path, server, variables))
 
 
 def can_log_in(world: World, role: str, password: str) -> bool:
@@ -167,8 +167,8 @@ def database(new_server: NewServer) -> PostgresServer:
     return server
 
 
-def test_every_sql_statement_is_taken_by_postgresql(database: PostgresServer, short_path: Path) -> None:
-    desk = Desk(short_path, database, {})
+def test_every_sql_statement_is_taken_by_postgresql(database: PostgresServer, tmp_path: Path) -> None:
+    desk = Desk(tmp_path, database, {})
     sql = [each for each in blocks() if each.language == "sql"]
     assert len(sql) >= 4
     database.drop_role("n8n_b")
@@ -181,10 +181,10 @@ PSQL = [each for each in commands() if each.program == "psql"]
 
 
 @pytest.mark.parametrize("command", PSQL, ids=lambda each: each.place)
-def test_every_psql_command_does_what_is_said(database: PostgresServer, short_path: Path, command: Command) -> None:
+def test_every_psql_command_does_what_is_said(database: PostgresServer, tmp_path: Path, command: Command) -> None:
     """With what psql asks for typed: a password, twice."""
     option, argument = command.words[1:]
-    Desk(short_path, database, {}).type(shlex.join(command.words), answers=f"{NEW}\n{NEW}\n", cwd=PROJECT)
+    Desk(tmp_path, database, {}).type(shlex.join(command.words), answers=f"{NEW}\n{NEW}\n", cwd=PROJECT)
     role = argument.split()[-1] if option == "--command" else "sr_check"
     with database.connect(role, NEW if option == "--command" else FORMER) as session:
         assert session.execute("SELECT current_user").fetchone() == (role,)
