@@ -106,9 +106,9 @@ def client_errors_at_most(count: int, lived: Lived) -> Iterator[str]:
 
 
 def refused_at_most(count: int, lived: Lived) -> Iterator[str]:
-    worst = max(seen.new_errors for seen in _seen(lived))
+    worst = max(seen.refusals for seen in _seen(lived))
     if worst > count:
-        yield f"{worst} new clients were refused instead of held"
+        yield f"{worst} new clients were refused instead of held for 30 s"
 
 
 def never_read_only(lived: Lived) -> Iterator[str]:

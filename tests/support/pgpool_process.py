@@ -141,9 +141,13 @@ class Pgpool:
         self, user: str, password: str, dbname: str = "postgres", **parameters: ConnParam
     ) -> psycopg.Connection:
         """A client's session through pgpool, in autocommit mode; `parameters` are libpq's."""
+        return psycopg.connect(self.conninfo(user, password, dbname, **parameters), autocommit=True)
+
+    def conninfo(self, user: str, password: str, dbname: str = "postgres", **parameters: ConnParam) -> str:
+        """How a client gets in, for libpq."""
         defaults: dict[str, ConnParam] = {"host": self.host, "port": self.port, "connect_timeout": 5}
         credentials: dict[str, ConnParam] = {"user": user, "password": password, "dbname": dbname}
-        return psycopg.connect(make_conninfo("", **(defaults | credentials | parameters)), autocommit=True)
+        return make_conninfo("", **(defaults | credentials | parameters))
 
     def can_log_in(self, user: str, password: str, dbname: str = "postgres", **parameters: ConnParam) -> bool:
         """One attempt: log in and run a query; why it failed is for pytest to show."""

@@ -12,6 +12,9 @@ from support.probe_log import LOGIN, STEADY, Ack, Failure, Intent, Record, Skip,
 READ_ONLY = "25006"
 """SQLSTATE of a write that a read-only server refuses."""
 
+HELD = 29.0
+"""Seconds after which somebody who was not let in had been held: pgpool does so for 30 s, and looks once in a while."""
+
 Row = tuple[str, int]
 """Worker and sequence number."""
 
@@ -46,6 +49,8 @@ class Report:
     """Of sessions that had worked before."""
     new_errors: int
     """Of new connections."""
+    refusals: int
+    """Those of them that were not held before for as long as pgpool holds anybody."""
     worst_session: int
     """Errors of the one session that had most, among those that had worked before."""
     worst_worker: int
@@ -89,6 +94,7 @@ def report(records: Iterable[Record], since: float, until: float) -> Report:
         words=Counter(failure.words for failure in failures),
         busy_errors=sum(failure.busy for failure in failures),
         new_errors=sum(not failure.busy for failure in failures),
+        refusals=sum(not failure.busy and failure.at - failure.due < HELD for failure in failures),
         worst_session=_most(Counter((each.worker, each.session) for each in failures if each.busy)),
         worst_worker=_most(Counter(failure.worker for failure in failures if kind_of(failure.worker) != LOGIN)),
         read_only_seconds=max(refused) - min(refused) if refused else 0.0,

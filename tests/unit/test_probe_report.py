@@ -55,6 +55,7 @@ def test_a_switchover_as_clients_lived_through_it() -> None:
         words={"words of 57P01": 2, "words of connect": 1, "words of 25006": 2},
         busy_errors=3,
         new_errors=2,
+        refusals=2,
         worst_session=2,
         worst_worker=2,
         read_only_seconds=0.5,
@@ -62,6 +63,12 @@ def test_a_switchover_as_clients_lived_through_it() -> None:
         nodes=(NODE_1, NODE_2),
     )
     assert seen.read_only_errors == 2
+
+
+@pytest.mark.parametrize(("seconds", "refusals"), [(0.0, 1), (28.5, 1), (30.0, 0)])
+def test_who_was_held_for_long_was_not_refused(seconds: float, refusals: int) -> None:
+    seen = report([Failure(60.0, "login-0", 60.0 - seconds, 2, False, "57P03", "no primary")], since=0.0, until=90.0)
+    assert (seen.new_errors, seen.refusals) == (1, refusals)
 
 
 def test_a_gap_lasts_until_the_end_when_nothing_comes_any_more() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import psycopg
 import pytest
+from psycopg import pq
 
 from entrypoint.publish import publish
 from entrypoint.render import MARKER, render
@@ -567,6 +569,34 @@ def test_the_login_that_finds_the_primary_gone_is_held(start: Start, servers: Se
     servers.primary.start()
     stage.until_told(stage.pcp.attach, PRIMARY)
     write.result(timeout=30)
+
+
+def test_a_login_that_a_failover_overtakes_is_refused_after_30_s(start: Start, servers: Servers) -> None:
+    stage = start(primary_first=True, search_primary_node_timeout="600")
+    login = pq.PGconn.connect_start(stage.pgpool.conninfo(APP_ROLE, APP_PASSWORD, "app").encode())
+
+    def is_accepted() -> bool:
+        return any(
+            proc.cmdline(pid).startswith(b"pgpool: accept connection") for pid in proc.children(stage.pgpool.pid)
+        )
+
+    wait_until(is_accepted, timeout=10, failure=lambda: stage.pgpool.log)
+    stage.lose_primary(servers)
+    stage.wait_for_lines(SEARCHES, 2)
+    begin = monotonic()
+
+    refusal = at_once(partial(come_to_an_end, login)).result(timeout=90)
+
+    assert "no primary node is known" in refusal, stage.pgpool.log
+    assert 25 < monotonic() - begin < 45
+
+
+def come_to_an_end(login: pq.abc.PGconn) -> str:
+    """Go on with a login that libpq has begun, and tell how that ends."""
+    while (status := login.connect_poll()) not in (pq.PollingStatus.OK, pq.PollingStatus.FAILED):
+        reading = status == pq.PollingStatus.READING
+        select.select([login.socket] if reading else [], [] if reading else [login.socket], [])
+    return login.error_message.decode()
 
 
 def test_a_login_that_the_primary_refuses_while_it_shuts_down_is_held(start: Start, servers: Servers) -> None:
