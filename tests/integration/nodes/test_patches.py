@@ -485,6 +485,20 @@ def test_a_login_waits_for_a_standby_that_does_not_answer_no_longer_than_connect
     wait_until(lambda: stage.status(STANDBY) == "down", timeout=10, failure=lambda: stage.pgpool.log)
 
 
+def test_a_login_does_not_detach_a_standby_that_is_slow_to_let_it_in(start: Start, servers: Servers) -> None:
+    stage = start(connect_timeout="500")
+    locks = "SELECT 1 FROM pg_locks WHERE relation = 'pg_database'::regclass AND mode = 'AccessExclusiveLock'"
+    with servers.standby.connect() as watcher, servers.primary.connect() as admin, admin.transaction():
+        admin.execute("LOCK pg_database IN ACCESS EXCLUSIVE MODE")
+        admin.execute("SELECT pg_switch_wal()")  # the lock is sent at once
+        wait_until(lambda: watcher.execute(locks).fetchall(), timeout=10, failure=lambda: servers.standby.log)
+        write = at_once(stage.write)
+        assert is_held(write), stage.pgpool.log
+
+    write.result(timeout=30)
+    assert stage.status(STANDBY) == "up"
+
+
 def test_pgpool_goes_on_at_once_after_a_failover(start: Start) -> None:
     stage = start()
     for command in (stage.pcp.detach, stage.pcp.attach) * 2:
@@ -781,3 +795,21 @@ def test_a_process_in_a_session_learns_passwords_by_a_reload(start: Start, serve
         stage.pgpool.connect(APP_ROLE, new, "app").close()
     finally:
         servers.primary.alter_password(APP_ROLE, APP_PASSWORD)
+
+
+def test_a_reload_without_pool_passwd_ends_no_session(start: Start) -> None:
+    stage = start(num_init_children="1")
+    session = stage.connect()
+    passwords = next(stage.pod.run_dir.rglob("pool_passwd"))
+    passwords.chmod(0o000)
+    try:
+        stage.pcp.reload()
+        until = monotonic() + 2
+        while monotonic() < until and "the former one stays in use" not in stage.pgpool.log:
+            session.execute("SELECT 1")
+    finally:
+        passwords.chmod(0o600)
+    session.execute("SELECT 1")
+    assert "the former one stays in use" in stage.pgpool.log
+    session.close()
+    stage.write()
