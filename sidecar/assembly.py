@@ -104,7 +104,8 @@ class Sidecar:
             good_for=RESTING_SECONDS if SILENT_STATISTICS in program.patches else SPARING_SECONDS,
         )
         self._node_loop = NodeLoop(self.keeper, self._cluster, Pulse("node"), self.loops.stop, self.events)
-        self._metrics.registry.register(Exporter(self._pcp(COMMAND_SECONDS), self.ask))
+        self._exporter = Exporter(self._pcp(COMMAND_SECONDS), self.ask)
+        self._metrics.registry.register(self._exporter)
 
     def start(self) -> None:
         """Start the loops. They are no obstacle to the end of the process."""
@@ -175,6 +176,6 @@ class Sidecar:
         return self._node_loop.live() if rotation.good and self._looks else rotation
 
     def _status(self) -> Mapping[str, object]:
-        """What status.json has, and what the node loop sees."""
-        document = self.rotation.status.document()
+        """What status.json has, what the last scrape lacked, and what the node loop sees."""
+        document = {**self.rotation.status.document(), "exporter": {"error": self._exporter.error}}
         return {**document, "nodes": self.keeper.view.document(time.monotonic())} if self._looks else document

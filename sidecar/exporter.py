@@ -78,8 +78,8 @@ class Exporter(Collector):
     def collect(self) -> Iterator[Metric]:
         """The series of the latest snapshot, and how it was come by."""
         seen = self._latest.get(_IMPATIENCE if self.error else _PATIENCE)
-        if seen is None or (seen.overdue and seen.age > _STALE):
-            seen = Seen(Snapshot(error="pgpool does not answer in time"), math.nan, overdue=True)
+        if seen is None or seen.age > _STALE:
+            seen = Seen(Snapshot(error="no new numbers came in time"), math.nan)
         self.error = seen.value.error
         yield _gauge("snapshot_age_seconds", "Age of the other numbers; NaN when there are none.", seen.age)
         yield from families(seen.value, count=self._count)

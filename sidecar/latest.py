@@ -15,9 +15,7 @@ class Seen(Generic[T]):
 
     value: T
     age: float
-    """Seconds since it was asked for."""
-    overdue: bool
-    """A newer answer has been asked for, and did not come in time."""
+    """Seconds since it was asked for: more than a few, when newer answers do not come, or asking for them fails."""
 
 
 class Latest(Generic[T]):
@@ -44,7 +42,7 @@ class Latest(Generic[T]):
             if self._answer is None:
                 return None
             value, asked = self._answer
-            return Seen(value, self._clock() - asked, overdue=self._asking)
+            return Seen(value, self._clock() - asked)
 
     def _is_fresh(self) -> bool:
         return self._answer is not None and self._clock() - self._answer[1] < self._fresh

@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _FRESH = 1.0
 _PATIENCE = 0.8
 """kubelet's own patience is 1 s by default."""
 _STALE = 30.0
+"""An older verdict is none, whether the judge hangs or fails each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,13 @@ class Sources:
     registry: CollectorRegistry
 
 
-def pages(sources: Sources) -> dict[str, Answer]:
-    """Every path that is served."""
+def pages(sources: Sources, clock: Callable[[], float] = time.monotonic) -> dict[str, Answer]:
+    """Every path that is served; `clock`: seconds, monotonic."""
     return {
         "/livez": lambda _: _verdict(sources.live()),
         "/readyz": lambda _: _verdict(sources.ready()),
-        "/pgpool/livez": _shared(sources.pgpool_live),
-        "/pgpool/readyz": _shared(sources.pgpool_ready),
+        "/pgpool/livez": _shared(sources.pgpool_live, clock),
+        "/pgpool/readyz": _shared(sources.pgpool_ready, clock),
         "/status": lambda _: _json(sources.status()),
         "/metrics": lambda accept: _metrics(sources.registry, accept),
     }
@@ -111,17 +113,17 @@ def _verdict(verdict: Verdict) -> Page:
     return Page(status, _TEXT, f"{' '.join(verdict.reason.split())}\n".encode())
 
 
-def _shared(judge: Callable[[], Verdict]) -> Answer:
+def _shared(judge: Callable[[], Verdict], clock: Callable[[], float]) -> Answer:
     """The verdict of a judge that takes its time: requests share one evaluation a second.
 
     The answer comes within a second, if need be with the verdict before.
     """
-    latest = Latest(judge, fresh=_FRESH)
+    latest = Latest(judge, fresh=_FRESH, clock=clock)
 
     def answer(_: str) -> Page:
         seen = latest.get(_PATIENCE)
-        if seen is None or (seen.overdue and seen.age > _STALE):
-            return _verdict(Verdict(False, "pgpool does not answer in time"))
+        if seen is None or seen.age > _STALE:
+            return _verdict(Verdict(False, "no verdict on pgpool came in time"))
         return _verdict(seen.value)
 
     return answer

@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("get", "kind", output=("--output",), **pods)
     verb("exec", "target", container=("-c",))
     verb("logs", "target", container=("-c",), previous=("--previous",))
+    verb("port-forward", "target", "port")
     verb("create", "kind", "of", "name", from_file=("--from-file",), dry_run=("--dry-run",), output=("--output",))
     verb("apply", filename=("--filename",), directory=("-k",))
     verb("label", "kind", "name", "label")
@@ -87,10 +88,20 @@ def _pods(selector: str | None) -> None:
         assert LABELS[name] == value
 
 
+def _target(target: str) -> None:
+    kind, _, name = target.partition("/")
+    assert target == "$pod" or (kind == "deploy" and _there("deployment", name))
+
+
 def _container(given: argparse.Namespace) -> None:
-    kind, _, name = given.target.partition("/")
-    assert given.target == "$pod" or (kind == "deploy" and _there("deployment", name))
+    _target(given.target)
     assert given.container is None or given.container in {each["name"] for each in containers(pod_of("everything"))}
+
+
+def _forwarded(given: argparse.Namespace) -> None:
+    _target(given.target)
+    ports = [port["containerPort"] for each in containers(pod_of("everything")) for port in each.get("ports", ())]
+    assert int(given.port) in ports
 
 
 def _get(given: argparse.Namespace) -> None:
@@ -171,6 +182,7 @@ _CHECKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "get": _get,
     "exec": _container,
     "logs": _container,
+    "port-forward": _forwarded,
     "create": _create,
     "apply": _apply,
     "label": _label,

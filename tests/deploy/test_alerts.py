@@ -37,8 +37,8 @@ CASES = {
             'pgpool_nodes_primary_node_id{pod="a",by="pgpool"}': "-1x10",
             'pgpool_nodes_primary_node_id{pod="a",by="cluster"}': "-1x10",
         },
-        "45s",
-        "1m",
+        "15s",
+        "30s",
         {"by": "pgpool"},
     ),
     "PgpoolUnobserved": Case({'pgpool_nodes_observation_age_seconds{pod="a"}': "0+15x5"}, "30s", "45s", {}),
@@ -49,9 +49,22 @@ CASES = {
             'pgpool_nodes_up{pod="a",node_id="2",name="gone"}': "0x40",
             'pgpool_nodes_answers{pod="a",node_id="2",name="gone"}': "0x40",
         },
+        "1m45s",
+        "2m",
+        {"node_id": "1", "name": "left out"},
+    ),
+    "PgpoolStandbyBehind": Case(
+        {
+            'pgpool2_pool_nodes_replication_delay_bytes{pod="a",node_id="0"}': "100000000x40",
+            'pgpool2_pool_nodes_status{pod="a",node_id="0"}': "1x40",
+            'pgpool2_pool_nodes_replication_delay_bytes{pod="a",node_id="1"}': "110000000x40",
+            'pgpool2_pool_nodes_status{pod="a",node_id="1"}': "1x40",
+            'pgpool2_pool_nodes_replication_delay_bytes{pod="a",node_id="2"}': "110000000x40",
+            'pgpool2_pool_nodes_status{pod="a",node_id="2"}': "0x40",
+        },
         "4m45s",
         "5m",
-        {"node_id": "1", "name": "left out"},
+        {"node_id": "1"},
     ),
     "PgpoolPatroniUnheard": Case(
         {
@@ -101,7 +114,7 @@ CASES = {
     "PgpoolSecretsUnread": Case({'pgpool_reloader_scan_timestamp_seconds{pod="a"}': "0x40"}, "2m", "2m15s", {}),
     "PgpoolRestartRequired": Case({'pgpool_reloader_restart_required{pod="a"}': "1x300"}, "59m45s", "1h", {}),
     "PgpoolCertificateExpires": Case(
-        {'pgpool_tls_cert_not_after_timestamp_seconds{pod="a"}': f"{7 * 86400 + 60}x300"}, "1h1m", "1h1m15s", {}
+        {'pgpool_tls_cert_not_after_timestamp_seconds{pod="a"}': f"{14 * 86400 + 60}x300"}, "1h1m", "1h1m15s", {}
     ),
     "PgpoolWatchPolls": Case(
         {
@@ -116,7 +129,7 @@ CASES = {
     "PgpoolSidecarDown": Case({'up{job="pgpool",pod="a"}': "0x20"}, "1m45s", "2m", {"job": "pgpool"}),
     # Prometheus goes by a sample for 5 minutes.
     "PgpoolAbsent": Case({'up{job="pgpool",pod="a"}': "1 1"}, "10m", "10m30s", {"job": "pgpool"}),
-    "PgpoolAlmostFull": Case({'pgpool2_frontend_used_ratio{pod="a"}': "0.95x40"}, "4m45s", "5m", {}),
+    "PgpoolAlmostFull": Case({'pgpool2_frontend_used_ratio{pod="a"}': "0.85x40"}, "4m45s", "5m", {}),
     "PgpoolFull": Case({'pgpool2_frontend_free{pod="a"}': "0x10"}, "45s", "1m", {}),
     "PgpoolNumbersMissing": Case({'pgpool2_last_scrape_error{pod="a"}': "1x60"}, "9m45s", "10m", {}),
 }

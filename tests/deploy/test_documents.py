@@ -193,6 +193,7 @@ COVERED = {
     "kubectl rollout": (NOWHERE, "tests/deploy/kubectl.py::_rollout"),
     "kubectl scale": (NOWHERE, "tests/deploy/kubectl.py::_scale"),
     "kubectl patch": (NOWHERE, "tests/deploy/kubectl.py::_patch"),
+    "kubectl port-forward": (NOWHERE, "tests/deploy/kubectl.py::_forwarded"),
 }
 """What is not run here: why, and what else looks at it."""
 

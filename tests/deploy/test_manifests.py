@@ -1,7 +1,8 @@
 """Every object is one that Kubernetes takes, and all of them fit each other."""
 
 import ipaddress
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
@@ -11,19 +12,42 @@ from deploy.conftest import BEFORE_1_29, DEPLOY, VARIANTS, container, containers
 from entrypoint.backends import parse_backends
 from support.kustomize import Document, build
 
+
+class Fields(NamedTuple):
+    """Fields below `spec` that an operator's API has, as far as they are used here; lists are stepped into."""
+
+    needed: str
+    others: str = ""
+
+
 OPERATORS_FIELDS = {
-    ("external-secrets.io/v1", "ExternalSecret"): (
-        "secretStoreRef.kind", "secretStoreRef.name", "refreshInterval", "target.name", "data",
+    ("external-secrets.io/v1", "ExternalSecret"): Fields(
+        "secretStoreRef.kind secretStoreRef.name refreshInterval target.name data.secretKey data.remoteRef.key",
+        "target.creationPolicy target.deletionPolicy data.remoteRef.property",
     ),
-    ("cert-manager.io/v1", "Certificate"): ("secretName", "issuerRef.name", "issuerRef.kind", "dnsNames"),
-    ("monitoring.coreos.com/v1", "PodMonitor"): ("selector.matchLabels", "podMetricsEndpoints"),
-    ("monitoring.coreos.com/v1", "PrometheusRule"): ("groups",),
-    ("argoproj.io/v1alpha1", "Application"): (
-        "project", "source.repoURL", "source.path", "source.targetRevision", "destination.server",
-        "destination.namespace", "syncPolicy.automated",
+    ("cert-manager.io/v1", "Certificate"): Fields(
+        "secretName issuerRef.name issuerRef.kind dnsNames",
+        "issuerRef.group duration renewBefore usages privateKey.algorithm privateKey.size privateKey.rotationPolicy",
     ),
-}  # fmt: skip
-"""What must not be missing in objects of operators, whose schemas no package has."""
+    ("monitoring.coreos.com/v1", "PodMonitor"): Fields(
+        "selector.matchLabels podMetricsEndpoints.port",
+        "jobLabel podMetricsEndpoints.path podMetricsEndpoints.interval podMetricsEndpoints.scrapeTimeout",
+    ),
+    ("monitoring.coreos.com/v1", "PrometheusRule"): Fields(
+        "groups.name groups.rules.alert groups.rules.expr groups.rules.labels groups.rules.annotations",
+        "groups.rules.for",
+    ),
+    ("argoproj.io/v1alpha1", "Application"): Fields(
+        "project source.repoURL source.path source.targetRevision destination.server destination.namespace"
+        " syncPolicy.automated.prune syncPolicy.automated.selfHeal",
+        "syncPolicy.syncOptions syncPolicy.retry.limit syncPolicy.retry.backoff.duration"
+        " syncPolicy.retry.backoff.factor syncPolicy.retry.backoff.maxDuration",
+    ),
+}
+"""No package has these schemas, and Kubernetes drops a field that it does not know: look up what is added."""
+
+FREE = {("matchLabels",), ("labels",), ("annotations",)}
+"""Their keys are ours."""
 
 RELEASES = {"base": "1.29", "everything": kubernetes_validate.latest_version(), "everything before 1.29": "1.27"}
 
@@ -40,16 +64,36 @@ def test_the_former_kubernetes_does_not_know_native_sidecars() -> None:
         kubernetes_validate.validate(one("base", "Deployment"), "1.27", strict=True)
 
 
-def test_what_operators_need_is_there() -> None:
+def theirs() -> list[Document]:
+    """The objects that are for operators."""
     documents = [*variant("everything"), yaml.safe_load((DEPLOY / "argocd/application.yaml").read_text())]
-    theirs = [each for each in documents if (each["apiVersion"], each["kind"]) in OPERATORS_FIELDS]
-    assert {each["kind"] for each in theirs} == {kind for _, kind in OPERATORS_FIELDS}
-    for document in theirs:
-        for path in OPERATORS_FIELDS[document["apiVersion"], document["kind"]]:
-            value: Any = document["spec"]
-            for step in path.split("."):
-                value = value[step]
-            assert value, f"{document['metadata']['name']}: {path}"
+    return [each for each in documents if (each["apiVersion"], each["kind"]) in OPERATORS_FIELDS]
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  # whatever YAML has
+    """Each field, as its path, with its value."""
+    if isinstance(value, dict) and value and path[-1:] not in FREE:
+        for name, inner in value.items():
+            yield from leaves(inner, (*path, name))
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for each in value:
+            yield from leaves(each, path)
+    else:
+        yield ".".join(path), value
+
+
+def test_there_is_something_for_every_operator() -> None:
+    assert {(each["apiVersion"], each["kind"]) for each in theirs()} == OPERATORS_FIELDS.keys()
+
+
+@pytest.mark.parametrize("document", theirs(), ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
+def test_operators_find_what_they_need_and_know_every_field(document: Document) -> None:
+    needed, others = (set(fields.split()) for fields in OPERATORS_FIELDS[document["apiVersion"], document["kind"]])
+    found = list(leaves(document["spec"]))
+    assert {path for path, _ in found} <= needed | others
+    assert needed <= {path for path, value in found if value not in (None, "", [], {})}
+    assert document.keys() == {"apiVersion", "kind", "metadata", "spec"}
+    assert document["metadata"].keys() <= {"name", "namespace", "labels", "annotations"}
 
 
 @pytest.mark.parametrize("name", VARIANTS)

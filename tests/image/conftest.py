@@ -11,6 +11,8 @@ import pytest
 
 from support.container_pod import POD, ContainerPod, NewContainerPod
 from support.containers import podman
+from support.deployed import POD as DEPLOYED_POD
+from support.deployed import SETTINGS as DEPLOYED_SETTINGS
 from support.manifest import Specification
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
 from support.postgres import PostgresServer
@@ -65,4 +67,20 @@ def pod(new_pod: NewContainerPod) -> ContainerPod:
     """A pod with both containers started."""
     pod = new_pod()
     pod.start()
+    return pod
+
+
+@pytest.fixture
+def deployed(new_pod: NewContainerPod) -> ContainerPod:
+    """The pod of deploy/base with its settings, but for addresses: here they are this machine's."""
+    pod = new_pod(DEPLOYED_POD, DEPLOYED_SETTINGS)
+    pod.start()
+    pod.wait_in_sync()
+    return pod
+
+
+@pytest.fixture(params=["pod", "deployed"])
+def either_pod(request: pytest.FixtureRequest) -> ContainerPod:
+    """The least pod, and the one of deploy/base."""
+    pod: ContainerPod = request.getfixturevalue(request.param)
     return pod

@@ -17,12 +17,13 @@ def secrets(pod: ContainerPod) -> list[Mount]:
     return [mount for mount in pod.pgpool_description.mounts if mount.target != RUN]
 
 
-def test_a_client_logs_in_through_pgpool_and_the_sidecar_counts_it(pod: ContainerPod) -> None:
+def test_a_client_logs_in_through_pgpool_and_the_sidecar_counts_it(pod: ContainerPod, postgres: PostgresServer) -> None:
     assert pod.login()
     assert not pod.login(password="a wrong one")
     pod.wait_in_sync()
     assert pod.metric("pgpool2_up") == 1
-    assert pod.metric('pgpool2_pool_nodes_status{hostname="127.0.0.1"}') != 0
+    node = f'hostname="127.0.0.1",node_id="0",port="{postgres.port}"'
+    assert pod.metric(f"pgpool2_pool_nodes_status{{{node}}}") == 1
 
 
 def test_psql_in_the_image_reaches_postgresql_through_pgpool(pod: ContainerPod, image: str) -> None:
@@ -44,7 +45,8 @@ def test_a_swapped_secret_is_served_without_a_restart(pod: ContainerPod, postgre
     assert pod.pgpool.state["Pid"] == pid
 
 
-def test_a_killed_pgpool_comes_back_ten_times_and_no_shared_memory_piles_up(pod: ContainerPod) -> None:
+def test_a_killed_pgpool_comes_back_ten_times_and_no_shared_memory_piles_up(either_pod: ContainerPod) -> None:
+    pod = either_pod
     segments = pod.sidecar.shared_memory()
     assert segments > 0
     for _ in range(10):
@@ -63,9 +65,9 @@ def test_both_containers_end_in_time_and_cleanly_while_a_client_stays(pod: Conta
     assert pod.sidecar.state["ExitCode"] == ExitCode.OK
 
 
-def test_sigterm_ends_both_as_well_when_no_client_is_there(pod: ContainerPod) -> None:
+def test_sigterm_ends_both_as_well_when_no_client_is_there(either_pod: ContainerPod) -> None:
     begin = time.monotonic()
-    for container in (pod.pgpool, pod.sidecar):
+    for container in (either_pod.pgpool, either_pod.sidecar):
         container.signal("TERM")
         assert container.wait_until_exit() == ExitCode.OK
     assert time.monotonic() - begin < 8

@@ -1,28 +1,13 @@
 """The pods of deploy/base, as podman can start them, at work."""
 
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
-import pytest
-
-from support.container_pod import ContainerPod, NewContainerPod
-from support.kustomize import build
+from support.container_pod import ContainerPod
+from support.deployed import BASE, POD
 from support.pod import APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
 from support.postgres import PostgresServer
 
-BASE = {each["kind"]: each for each in build(Path(__file__).parents[2] / "deploy" / "base")}
-POD: dict[str, Any] = BASE["Deployment"]["spec"]["template"]["spec"]
 NEW_PASSWORD = "the next % password"
-
-
-@pytest.fixture
-def deployed(new_pod: NewContainerPod) -> ContainerPod:
-    """The Deployment's pod with the settings of its ConfigMap, but for addresses: here they are this machine's."""
-    pod = new_pod(POD, {**BASE["ConfigMap"]["data"], "PGPOOL_PATRONI": "off"})
-    pod.start()
-    pod.wait_in_sync()
-    return pod
 
 
 def test_its_clients_are_served_and_every_probe_of_the_manifest_succeeds(deployed: ContainerPod) -> None:
@@ -33,6 +18,12 @@ def test_its_clients_are_served_and_every_probe_of_the_manifest_succeeds(deploye
     assert len(pages) == 5
     for page in pages:
         assert deployed.get(page)
+
+
+def test_prometheus_gets_the_numbers_of_its_pgpool(deployed: ContainerPod, postgres: PostgresServer) -> None:
+    node = f'hostname="127.0.0.1",node_id="0",port="{postgres.port}"'
+    assert deployed.metric("pgpool2_up") == 1
+    assert deployed.metric(f"pgpool2_pool_nodes_status{{{node}}}") == 1
 
 
 def test_it_runs_with_the_context_of_the_manifest(deployed: ContainerPod) -> None:

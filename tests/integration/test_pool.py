@@ -15,7 +15,7 @@ from entrypoint.publish import publish
 from entrypoint.render import render
 from entrypoint.secret import Secret
 from entrypoint.tree import Tree
-from integration.conftest import CreateRole
+from integration.conftest import CreateRole, Role
 from sidecar.desired import read_desired
 from sidecar.login import Attempt, Outcome, through_pgpool
 from sidecar.pcp import Node, Pcp, PcpError
@@ -47,6 +47,10 @@ def serve(pod: Pod, pool: Pool, tree: Tree) -> None:
     wait_until(lambda: pool.arrived(marker), timeout=10, failure=lambda: f"{marker} did not arrive")
 
 
+def children(pod: Pod) -> set[int]:
+    return {child.pid for child in pod.pcp().processes()}
+
+
 def test_every_child_learns_a_password_and_no_session_is_cut(pod: Pod, create_role: CreateRole) -> None:
     role, other = create_role(password="the former % password"), create_role(password="somebody else's % password")
     pod.environment["PGPOOL_PARAMS_NUM_INIT_CHILDREN"] = "4"
@@ -57,10 +61,13 @@ def test_every_child_learns_a_password_and_no_session_is_cut(pod: Pod, create_ro
         pgpool.wait_until_login(*role)
         with ExitStack() as stack:
             sessions = [stack.enter_context(pgpool.connect(*other)) for _ in range(4)]
+            former = children(pod)
             pod.write_user(role.name, ROTATED)  # PostgreSQL keeps the former one: what follows is pgpool's doing
             serve(pod, pool, desired(pod))
             pool.retire()
             assert [session.execute("SELECT 1").fetchone() for session in sessions] == [(1,)] * 4
+            assert children(pod) == former
+        wait_until(lambda: former.isdisjoint(children(pod)), timeout=10, failure=lambda: pgpool.log)
         for _ in range(12):
             assert pool.login(role.name, Secret(role.password)) == Attempt(
                 Outcome.REJECTED, "pgpool has another password"
@@ -69,6 +76,37 @@ def test_every_child_learns_a_password_and_no_session_is_cut(pod: Pod, create_ro
             said = pool.login(role.name, Secret(ROTATED))
             assert said == Attempt(Outcome.UNKNOWN, "PostgreSQL refuses the password that pgpool has")
         assert pool.login(other.name, Secret(other.password)).outcome is Outcome.ACCEPTED
+
+
+@pytest.fixture
+def owner(create_role: CreateRole, postgres: PostgresServer) -> Iterator[Role]:
+    """A role with a database of its name: pgpool keeps no connection to the database `postgres`."""
+    role = create_role()
+    postgres.create_database(role.name)
+    yield role
+    postgres.drop_database(role.name)
+
+
+def test_connections_that_were_made_with_former_passwords_go_the_one_in_use_with_its_session(
+    pod: Pod, owner: Role, postgres: PostgresServer
+) -> None:
+    pod.write_user(*owner)
+
+    def connections() -> set[int]:
+        rows = postgres.sql("SELECT pid FROM pg_stat_activity WHERE datname = %s", [owner.name])
+        return {pid for (pid,) in rows}
+
+    with pod.pgpool() as pgpool:
+        pgpool.wait_until_login(*owner)
+        with pgpool.connect(*owner, dbname=owner.name) as session:
+            with pgpool.connect(*owner, dbname=owner.name) as ended:
+                used, kept = session.info.backend_pid, ended.info.backend_pid
+            assert connections() == {used, kept}, "pgpool keeps a connection when its client has left"
+            pool_of(pod).retire()
+            wait_until(lambda: connections() == {used}, timeout=10, failure=lambda: f"{kept} is left\n{pgpool.log}")
+            assert session.execute("SELECT pg_backend_pid()").fetchone() == (used,)
+        wait_until(lambda: not connections(), timeout=10, failure=lambda: f"{used} is left\n{pgpool.log}")
+        assert pgpool.can_log_in(*owner, dbname=owner.name)
 
 
 def test_retiring_again_and_again_refuses_no_client_and_leaves_nothing(pod: Pod) -> None:

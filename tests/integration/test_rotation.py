@@ -202,13 +202,24 @@ def test_a_reload_that_gets_lost_is_sent_again(start_scene: StartScene, tmp_path
 # --- children that are in a session ----------------------------------------------------------------------------------
 
 
+def children(scene: Scene) -> set[int]:
+    return {child.pid for child in scene.pod.pcp().processes()}
+
+
+def wait_until_replaced(scene: Scene, former: set[int]) -> None:
+    wait_until(lambda: former.isdisjoint(children(scene)), timeout=10, failure=lambda: scene.pgpool.log)
+
+
 def test_children_in_a_session_are_retired_with_its_end(start_scene: StartScene) -> None:
     scene = start_scene(PGPOOL_PARAMS_NUM_INIT_CHILDREN="4")
     with ExitStack() as stack:
         sessions = [stack.enter_context(scene.pgpool.connect(scene.role, FORMER)) for _ in range(3)]
+        former = children(scene)
         scene.rotate(ROTATED)
         scene.wait_in_sync()
         assert [session.execute("SELECT 1").fetchone() for session in sessions] == [(1,)] * 3
+        assert len(former & children(scene)) >= 3, "those with a session stay"
+    wait_until_replaced(scene, former)
     assert scene.logins(FORMER) == {False}
     assert scene.logins(ROTATED) == {True}
 
@@ -217,11 +228,13 @@ def test_a_rotation_waits_for_a_child_when_all_are_in_a_session(start_scene: Sta
     scene = start_scene(PGPOOL_PARAMS_NUM_INIT_CHILDREN="4")
     with ExitStack() as stack:
         *sessions, last = [stack.enter_context(scene.pgpool.connect(scene.role, FORMER)) for _ in range(4)]
+        former = children(scene)
         scene.rotate(ROTATED)
         scene.sidecar.wait_until("applying")
         last.close()
         scene.wait_in_sync()
         assert [session.execute("SELECT 1").fetchone() for session in sessions] == [(1,)] * 3
+    wait_until_replaced(scene, former)
     assert scene.logins(FORMER) == {False}
     assert scene.logins(ROTATED) == {True}
     assert scene.alarms() == []

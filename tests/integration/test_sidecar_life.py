@@ -219,6 +219,7 @@ def test_the_pages_of_the_contract_answer_and_follow_pgpools_life(scene: Scene) 
     assert sidecar.get("/readyz") == (200, "in_sync\n")
     page = json.loads(sidecar.get("/status")[1])
     nodes = page.pop("nodes")
+    assert page.pop("exporter") == {"error": None}
     assert page == sidecar.status()
     assert {each["postgresql"]["reach"] for each in nodes["nodes"]} == {"answered"}
     status, paths = sidecar.get("/")
@@ -236,6 +237,8 @@ def test_the_pages_of_the_contract_answer_and_follow_pgpools_life(scene: Scene) 
         begin = time.monotonic()
         assert "pgpool2_up 0.0" in sidecar.get("/metrics")[1]
         assert time.monotonic() - begin < 1
+        exporter = json.loads(sidecar.get("/status")[1])["exporter"]
+        assert exporter == {"error": "pcp_proc_info: no answer within 3 s"}
     wait_for(sidecar, "/pgpool/livez", 200)
     wait_for(sidecar, "/pgpool/readyz", 200)
     pgpool.kill_group()

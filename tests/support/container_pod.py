@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
+from urllib.error import URLError
 
 import psycopg
 
@@ -130,7 +131,14 @@ class ContainerPod:
 
     def wait_in_sync(self) -> None:
         """Wait until the sidecar has proved that pgpool serves what the Secrets say."""
-        wait_until(lambda: '"in_sync"' in self.get("/status"), timeout=START_TIMEOUT, failure=lambda: self.sidecar.log)
+
+        def there() -> bool:
+            try:
+                return '"in_sync"' in self.get("/status")
+            except URLError:  # pgpool may let clients in before the sidecar has its port
+                return False
+
+        wait_until(there, timeout=START_TIMEOUT, failure=lambda: self.sidecar.log)
 
     def get(self, path: str) -> str:
         """A page of the sidecar's."""

@@ -332,3 +332,19 @@ def test_an_old_snapshot_is_not_passed_off_as_new(registry: CollectorRegistry) -
     assert registry.get_sample_value("pgpool2_frontend_total") is None
     assert registry.get_sample_value("pgpool2_up") == 0
     pgpool.may_answer.set()
+
+
+def test_a_snapshot_does_not_stay_when_taking_one_fails_ever_since(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    now = 100.0
+    pgpool = Told()
+    exporter = Exporter(pgpool, clock=lambda: now)
+    registry.register(exporter)
+    assert registry.get_sample_value("pgpool2_up") == 1
+    pgpool.broken["processes"] = RuntimeError("a bug")
+    now += 31
+    assert registry.get_sample_value("pgpool2_up") == 0
+    assert registry.get_sample_value("pgpool2_last_scrape_error") == 1
+    assert exporter.error == "no new numbers came in time"

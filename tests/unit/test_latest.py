@@ -62,23 +62,23 @@ def latest(question: Question, clock: Clock) -> Latest[int]:
 
 def test_nothing_is_asked_before_somebody_wants_to_know(latest: Latest[int], question: Question) -> None:
     assert question.asked == 0
-    assert latest.get(SOON) == Seen(1, 0.0, overdue=False)
+    assert latest.get(SOON) == Seen(1, 0.0)
     assert question.asked == 1
 
 
 def test_an_answer_is_shared_while_it_is_fresh(latest: Latest[int], question: Question, clock: Clock) -> None:
     latest.get(SOON)
     clock.now += 2.5
-    assert latest.get(SOON) == Seen(1, 2.5, overdue=False)
+    assert latest.get(SOON) == Seen(1, 2.5)
     clock.now += 0.5
-    assert latest.get(SOON) == Seen(2, 0.0, overdue=False)
+    assert latest.get(SOON) == Seen(2, 0.0)
 
 
 def test_who_asks_at_the_same_time_shares_one_asking(latest: Latest[int], question: Question) -> None:
     question.may_answer.clear()
     release = threading.Timer(0.2, question.may_answer.set)
     release.start()
-    assert together(8, lambda: latest.get(SOON)) == [Seen(1, 0.0, overdue=False)] * 8
+    assert together(8, lambda: latest.get(SOON)) == [Seen(1, 0.0)] * 8
     release.join()
     assert question.asked == 1
 
@@ -87,18 +87,18 @@ def test_a_slow_answer_is_not_waited_for(latest: Latest[int], question: Question
     question.may_answer.clear()
     assert latest.get(0) is None
     question.may_answer.set()
-    assert latest.get(SOON) == Seen(1, 0.0, overdue=False)
+    assert latest.get(SOON) == Seen(1, 0.0)
 
     question.may_answer.clear()
     clock.now += 5
-    assert latest.get(0.01) == Seen(1, 5.0, overdue=True)
+    assert latest.get(0.01) == Seen(1, 5.0)
     clock.now += 5
-    assert latest.get(0.01) == Seen(1, 10.0, overdue=True)
+    assert latest.get(0.01) == Seen(1, 10.0)
     assert question.asked == 2
     clock.now += 1
     question.may_answer.set()
     seen = latest.get(SOON)
-    assert seen == Seen(2, 6.0, overdue=False), "its age counts from when it was asked for"
+    assert seen == Seen(2, 6.0), "its age counts from when it was asked for"
 
 
 def test_a_question_that_fails_is_asked_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,5 +115,5 @@ def test_a_question_that_fails_is_asked_again(clock: Clock, monkeypatch: pytest.
 
     latest = Latest(ask, fresh=3, clock=clock)
     assert latest.get(SOON) is None
-    assert latest.get(SOON) == Seen(2, 0.0, overdue=False)
+    assert latest.get(SOON) == Seen(2, 0.0)
     assert failed.wait(SOON)

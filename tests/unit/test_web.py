@@ -196,7 +196,7 @@ def test_a_probe_answers_while_pgpool_hangs(pod: Pod, pod_port: int) -> None:
     started = time.monotonic()
     reply = ask(pod_port, "/pgpool/livez")
     assert time.monotonic() - started < 1
-    assert (reply.status, reply.body) == (503, "pgpool does not answer in time\n")
+    assert (reply.status, reply.body) == (503, "no verdict on pgpool came in time\n")
     assert ask(pod_port, "/livez").status == 200
 
 
@@ -211,6 +211,25 @@ def test_probes_at_the_same_time_share_one_evaluation(pod: Pod, pod_port: int) -
         thread.join(10)
     assert [reply.status for reply in replies] == [200] * 8
     assert pod.asked == 1
+
+
+def test_the_verdict_of_a_judge_that_fails_ever_since_does_not_stay(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    now, failing = 100.0, False
+
+    def judge() -> Verdict:
+        if failing:
+            raise RuntimeError("a bug")
+        return Verdict(True, "PCP answers")
+
+    with Web(("127.0.0.1", 0), pages(replace(pod.sources(), pgpool_live=judge), clock=lambda: now)) as web:
+        assert ask(web.port, "/pgpool/livez").status == 200
+        failing = True
+        now += 30
+        assert ask(web.port, "/pgpool/livez").status == 200, "one failure is not the end"
+        now += 1
+        reply = ask(web.port, "/pgpool/livez")
+        assert (reply.status, reply.body) == (503, "no verdict on pgpool came in time\n")
 
 
 def test_a_busy_port_is_an_error(port: int) -> None:
