@@ -206,13 +206,33 @@ def test_the_installation_lets_the_application_in_and_gives_the_pods_their_files
     assert desk.served_by() == {("pgpool", 9999)}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-n db delete deployment pgpool",
+        "patch service pgpool --type merge --patch {}",
+        "-n db patch service pgpool --type strategic --patch {}",
+        "-n db scale deployment pgbouncer --replicas 0",
+        "-n db annotate pods --selector app.kubernetes.io/name=pgpool kubectl.kubernetes.io/default-container=sidecar",
+        "-n db annotate pods --selector app.kubernetes.io/name=nobody refreshed=1",
+        "-n n8n rollout undo deployment pgpool",
+        "-n db logs deploy/pgbouncer",
+        "label namespace nobody pgpool-client=true",
+    ],
+)
+def test_the_stand_in_refuses_what_kubernetes_would_and_what_it_does_not_know(desk: Desk, words: str) -> None:
+    with pytest.raises(AssertionError):
+        desk.type(f"kubectl {words}")
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
 def test_the_stand_in_does_what_kubectl_does(desk: Desk, tmp_path: Path) -> None:
     """As far as kubectl goes without a cluster."""
     (patch,) = (each.words[-1] for each in OF_THIS if begins(each, "patch"))
     bare: Document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": "db"}, "spec": {}}
+    without = json.dumps({"metadata": {"labels": None}, "spec": {"selector": {"app.kubernetes.io/name": None}}})
     for document, changes in (
-        (one("base", "Service"), [["patch", "--type", "merge", "--patch", patch]]),
+        (one("base", "Service"), [["patch", "--type", "merge", "--patch", each] for each in (patch, without)]),
         (bare, [["label", "pgpool-client=true"], ["annotate", "refreshed=1", "--overwrite"]]),
     ):
         kind, name = document["kind"].lower(), document["metadata"]["name"]

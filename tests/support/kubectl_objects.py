@@ -42,13 +42,10 @@ class Objects:
 
     def find(self, kind: str, name: str) -> Document:
         """The object, in this namespace or in none at all. Raises ClusterError."""
-        wanted = _SHORT.get(kind, kind.removesuffix("s"))
-        for each in self._all:
-            if (each["kind"].lower(), each["metadata"]["name"]) == (wanted, name) and (
-                each["kind"] == "Namespace" or each["metadata"].get("namespace") == self._namespace
-            ):
-                return each
-        raise ClusterError(f"{kind} {name} is not found in namespace {self._namespace}")
+        found = self._live(_SHORT.get(kind, kind.removesuffix("s")), name, self._namespace)
+        if found is None:
+            raise ClusterError(f"{kind} {name} is not found in namespace {self._namespace}")
+        return found
 
     def pods(self, labels: Mapping[str, str]) -> list[Document]:
         """The pods of this namespace that have these labels."""
@@ -58,26 +55,24 @@ class Objects:
     def apply(self, documents: Iterable[Document]) -> None:
         """Make what is not there; what is gets these fields, and keeps others that somebody has added."""
         for document in documents:
-            try:
-                live = Objects.find(self._of(document), document["kind"].lower(), document["metadata"]["name"])
-            except ClusterError:
+            if (live := self._same(document)) is None:
                 self._all.append(document)
             else:
-                self._put(live, merged(live, document))
+                live |= merged(live, document)
         self._write()
 
     def add(self, document: Document) -> None:
         """Make an object that must not be there yet."""
-        try:
-            self.find(document["kind"].lower(), document["metadata"]["name"])
-        except ClusterError:
-            return self.apply([document])
-        raise ClusterError(f"{document['kind']} {document['metadata']['name']} is there already")
+        if self._same(document) is not None:
+            raise ClusterError(f"{document['kind']} {document['metadata']['name']} is there already")
+        self.apply([document])
 
     def patch(self, kind: str, name: str, patch: object) -> None:
         """A merge patch (RFC 7386)."""
         live = self.find(kind, name)
-        self._put(live, merged(live, patch))
+        new = merged(live, patch)
+        live.clear()
+        live.update(new)
         self._write()
 
     def note(self, where: str, target: Document, assignment: str, *, overwrite: bool) -> None:
@@ -101,15 +96,17 @@ class Objects:
         self.find("deployment", name)["spec"]["template"] = self._revisions[name][-2]
         self._write()
 
-    def _of(self, document: Document) -> Self:
-        """The same objects, seen from the namespace of this one."""
-        seen = object.__new__(type(self))
-        seen.__dict__ = {**self.__dict__, "_namespace": document["metadata"].get("namespace")}
-        return seen
+    def _same(self, document: Document) -> Document | None:
+        metadata = document["metadata"]
+        return self._live(document["kind"].lower(), metadata["name"], metadata.get("namespace"))
 
-    def _put(self, live: Document, new: Document) -> None:
-        live.clear()
-        live.update(new)
+    def _live(self, kind: str, name: str, namespace: str | None) -> Document | None:
+        for each in self._all:
+            if (each["kind"].lower(), each["metadata"]["name"]) == (kind, name) and (
+                kind == "namespace" or each["metadata"].get("namespace") == namespace
+            ):
+                return each
+        return None
 
     def _write(self) -> None:
         for deployment in [each for each in self._all if each["kind"] == "Deployment"]:
@@ -123,16 +120,16 @@ class Objects:
         self._revisions[name] = [each for each in former if each != template] + [json.loads(json.dumps(template))]
         digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:8]
         wanted = [f"{name}-{digest}-{number}" for number in range(deployment["spec"].get("replicas", 1))]
-        others = [each for each in self._all if each["kind"] != "Pod" or each["metadata"].get("of") != name]
+        owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+        others = [each for each in self._all if owner not in each["metadata"].get("ownerReferences", ())]
         kept = {each["metadata"]["name"]: each for each in self._all if each not in others}
-        self._all[:] = [*others, *(kept.get(each) or _pod(each, deployment) for each in wanted)]
+        place = {"namespace": deployment["metadata"].get("namespace"), "ownerReferences": [owner]}
+        self._all[:] = [*others, *(kept.get(each) or _pod({"name": each, **place}, template) for each in wanted)]
 
 
-def _pod(name: str, deployment: Document) -> Document:
-    template = json.loads(json.dumps(deployment["spec"]["template"]))
-    owner = {"name": name, "namespace": deployment["metadata"].get("namespace"), "of": deployment["metadata"]["name"]}
-    metadata = {"labels": {}, **template.get("metadata", {}), **owner}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+def _pod(metadata: Document, template: Document) -> Document:
+    own = json.loads(json.dumps(template))
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**own["metadata"], **metadata}, "spec": own["spec"]}
 
 
 def merged(old: Any, patch: Any) -> Any:  # noqa: ANN401  # JSON
