@@ -142,6 +142,7 @@ def test_the_way_back_leads_to_the_former_pooler_and_forward_again(desk: Desk) -
     desk.type(change)
     assert desk.served_by() == {("pgbouncer", 6432)}
     assert len(desk.pods()) == 2, "sessions stay until it ends"
+    assert {each["spec"]["terminationGracePeriodSeconds"] for each in desk.pods()} == {30}, "by then, it has ended"
     desk.type(end)
     assert desk.pods() == []
     assert desk.served_by() == {("pgbouncer", 6432)}
