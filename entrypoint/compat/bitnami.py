@@ -72,7 +72,7 @@ TABLE = (
     Row(variable="PGPOOL_ENABLE_POOL_PASSWD", note="always on"),
     Row(variable="PGPOOL_PASSWD_FILE", note=_FILES),
     Row(variable="PGPOOL_WORK_DIR", note=_FILES),
-    Row(variable="PGPOOL_ENABLE_LDAP", note="refused: pgpool is built without PAM"),
+    Row(variable="PGPOOL_ENABLE_LDAP", note="refused: there is no LDAP client here"),
     Row(variable="PGPOOL_DISCARD_STATUS", note="always yes"),
     Row(variable="PGPOOL_EXTRA_FLAGS", note="arguments for pgpool follow `run --`"),
     Row(variable="PGPOOL_HEALTH_CHECK_PSQL_TIMEOUT", note=_PROBES),
@@ -208,8 +208,8 @@ def _differences(given: Draft, values: dict[str, Raw]) -> None:
         given.refuse(
             values["PGPOOL_ENABLE_LDAP"],
             "PGPOOL_ENABLE_LDAP",
-            "cannot be had: pgpool is built without PAM here",
-            "remove it, and give each role's password",
+            "cannot be had: there is no LDAP client (nslcd, pam_ldap) in this image",
+            "remove it, and give passwords, or a pool_hba.conf with `pam` and an image of your own",
         )
     if asked("PGPOOL_DISCARD_STATUS") not in ("", *_YES):
         warn("PGPOOL_DISCARD_STATUS is not taken over: pgpool always starts afresh (-D); nothing is to be done")

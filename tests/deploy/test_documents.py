@@ -60,7 +60,7 @@ def ours(command: Command) -> None:
 
 
 def in_kubernetes(command: Command) -> None:
-    if command.document == "docs/migration.md":  # of somebody else's Deployment: nothing here knows it
+    if command.document == "docs/migration.md":  # of somebody else's Deployment: tests/integration/test_migration.py
         assert command.words[1] in ("get", "exec")
         return
     verb = kubectl.check(command.words[1:], lambda inner: CHECKS[inner[0]](Command(command.place, tuple(inner))))
@@ -93,6 +93,7 @@ def vault(command: Command) -> None:
 
 def docker(command: Command) -> None:
     """The paths are the image's, the variables settings; flags are known to podman's manual, and to the test named."""
+    assert f"docker {command.words[1]}" in COVERED
     if command.words[1] in ("build", "inspect", "stop"):
         return
     if command.words[1] == "compose":
@@ -172,11 +173,16 @@ RUN_HERE = {"=", "pgpool-entrypoint", "pgpool-sidecar", "image/build-pgpool", "o
 
 INTEGRATION, IMAGE = "tests/integration/test_documents.py", "tests/image/test_container.py"
 STAND_IN = "needs a cluster of Kubernetes: compared with the manifests here, run with a stand-in for kubectl there"
-NOWHERE = "needs a cluster of Kubernetes, and is run nowhere: what it names is compared with the manifests"
+RECIPES = "tests/deploy/test_recipes.py"
+MIGRATION = "tests/integration/test_migration.py::test_what_migrate_prints_is_a_configuration_that_check_accepts"
 COVERED = {
     "make": ("takes minutes: make test runs most of them", "Makefile::test"),
     "psql": ("needs PostgreSQL", f"{INTEGRATION}::test_every_psql_command_does_what_is_said"),
-    "docker": ("needs the image", f"{IMAGE}::test_a_directory_in_memory_of_its_own_is_enough_without_a_sidecar"),
+    "docker run": ("needs the image", f"{IMAGE}::test_a_directory_in_memory_of_its_own_is_enough_without_a_sidecar"),
+    "docker build": ("needs the network, and minutes: make image does it", "Makefile::image"),
+    "docker stop": ("needs the image", f"{IMAGE}::test_both_containers_end_in_time_and_cleanly_while_a_client_stays"),
+    "docker compose": ("needs the image: the file is checked", "tests/deploy/test_compose.py"),
+    "docker inspect": ("run with a stand-in for docker", MIGRATION),
     "deploy/compose/make-secrets": ("writes into the tree: run in a copy", "tests/deploy/test_compose.py::example"),
     "vault": ("needs Vault: path and property are compared", "tests/deploy/test_documents.py::vault"),
     "kustomize": ("is not on every machine", "tests/deploy/test_kustomize.py"),
@@ -187,13 +193,16 @@ COVERED = {
     "kubectl create": (STAND_IN, f"{INTEGRATION}::test_the_recipe_for_one_role"),
     "kubectl apply": (STAND_IN, f"{INTEGRATION}::test_the_recipe_for_one_role"),
     "kubectl logs": (STAND_IN, f"{INTEGRATION}::test_three_commands_answer_most_questions"),
-    "kubectl label": (NOWHERE, "tests/deploy/kubectl.py::_label"),
-    "kubectl annotate": (NOWHERE, "tests/deploy/kubectl.py::_annotate"),
-    "kubectl describe": (NOWHERE, "tests/deploy/kubectl.py::_described"),
-    "kubectl rollout": (NOWHERE, "tests/deploy/kubectl.py::_rollout"),
-    "kubectl scale": (NOWHERE, "tests/deploy/kubectl.py::_scale"),
-    "kubectl patch": (NOWHERE, "tests/deploy/kubectl.py::_patch"),
-    "kubectl port-forward": (NOWHERE, "tests/deploy/kubectl.py::_forwarded"),
+    "kubectl label": (
+        STAND_IN,
+        f"{RECIPES}::test_the_installation_lets_the_application_in_and_gives_the_pods_their_files",
+    ),
+    "kubectl annotate": (STAND_IN, f"{RECIPES}::test_secrets_are_looked_at_at_once_and_again"),
+    "kubectl describe": (STAND_IN, f"{RECIPES}::test_when_the_certificate_is_due_is_described"),
+    "kubectl rollout": (STAND_IN, f"{RECIPES}::test_new_pods_come_and_read_the_certificate_anew"),
+    "kubectl scale": (STAND_IN, f"{RECIPES}::test_the_way_back_leads_to_the_former_pooler_and_forward_again"),
+    "kubectl patch": (STAND_IN, f"{RECIPES}::test_the_way_back_leads_to_the_former_pooler_and_forward_again"),
+    "kubectl port-forward": ("needs a cluster: compared with the manifests", "tests/deploy/kubectl.py::_forwarded"),
 }
 """What is not run here: why, and what else looks at it."""
 

@@ -11,13 +11,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from entrypoint.errors import ExitCode
 from support import kubectl
 from support.deadline import wait_until
 from support.documents import PROJECT, Command, block, blocks, commands, spans
+from support.kustomize import Document, build
 from support.pgpool_process import entrypoint_command
 from support.pod import NewPod, Pod
 from support.postgres import SUPERUSER, SUPERUSER_PASSWORD, NewServer, PostgresServer
 from support.secret_volume import SecretVolume
+from support.shell import type_in
 from support.sidecar_process import Sidecar
 
 RUNBOOK = "docs/operations.md"
@@ -45,19 +48,7 @@ class Desk:
 
     def type(self, script: str, *, answers: str = "", cwd: Path | None = None) -> str:
         """Run a script; `answers` is what psql asks for (it takes them from standard input where no terminal is)."""
-        result = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=cwd or self.directory,
-            env=self._environment,
-            input=answers,
-            capture_output=True,
-            text=True,
-            start_new_session=True,
-            timeout=60,
-            check=False,
-        )
-        assert result.returncode == 0, f"{script}\n{result.stdout}{result.stderr}"
-        return result.stdout
+        return type_in(script, cwd=cwd or self.directory, environment=self._environment, answers=answers)
 
 
 class World:
@@ -65,6 +56,15 @@ class World:
 
     def __init__(self, server: PostgresServer, pod: Pod, sidecar: Sidecar, desk: Desk) -> None:
         self.server, self.pod, self.sidecar, self.desk = server, pod, sidecar, desk
+
+
+def one_pod() -> list[Document]:
+    """The example, with as many pods as run here."""
+    example = build(PROJECT / "deploy/example")
+    for each in example:
+        if each["kind"] == "Deployment":
+            each["spec"]["replicas"] = 1
+    return example
 
 
 @pytest.fixture
@@ -87,6 +87,7 @@ def world(new_server: NewServer, new_pod: NewPod, tmp_path: Path) -> Iterator[Wo
         inside = {"sidecar": sidecar.environment, "pgpool": pgpool.environment}
         variables = kubectl.install(
             tmp_path,
+            objects=one_pod(),
             environments={
                 name: {**environment, "PATH": f"{programs}:{environment['PATH']}", "PYTHONPATH": str(PROJECT)}
                 for name, environment in inside.items()
@@ -113,6 +114,27 @@ def test_three_commands_answer_most_questions(world: World) -> None:
     assert json.loads(world.desk.type(status))["state"] == "in_sync"
     assert "event=rotation.verified" in world.desk.type(log)
     assert "PGPOOLKEYFILE" in world.desk.type(check)
+
+
+def test_the_last_words_of_a_container_list_every_problem(new_pod: NewPod, tmp_path: Path) -> None:
+    pod = new_pod()
+    ended = pod.run(PGPOOL_BACKNEDS="a=b", PGPOOLKEYFILE="/nowhere")
+    assert ended.returncode == ExitCode.CONFIGURATION
+    (tmp_path / "log").write_text(ended.stderr)
+    variables = kubectl.install(tmp_path, objects=one_pod(), logs={"pgpool": tmp_path / "log"})
+    (words,) = {each.words for each in spans("kubectl") if "pgpool" in each.words and "--previous" in each.words}
+    told = type_in(shlex.join(words), cwd=tmp_path, environment=variables)
+    assert "PGPOOL_BACKNEDS" in told
+    assert "PGPOOLKEYFILE" in told
+
+
+def test_psql_finds_the_socket_with_its_port(world: World) -> None:
+    """As it stands; only directory and port are the test's."""
+    (words,) = {each.words for each in spans("psql") if "--host" in each.words}
+    assert words[1:] == ("--host", "/run/pgpool", "--port", "9999")
+    here = ["psql", "--host", str(world.pod.run_dir), "--port", str(world.pod.port)]
+    script = f"PGUSER=n8n PGPASSWORD={shlex.quote(FORMER)} {shlex.join(here)} <<<'SELECT current_user'"
+    assert "n8n" in world.desk.type(script)
 
 
 def test_the_recipe_for_one_role(world: World) -> None:

@@ -162,7 +162,7 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_AES_KEY": "x", "PGPOOLKEYFILE": "{key}"}, "PGPOOL_AES_KEY", "and so is PGPOOLKEYFILE"),
     ("bitnami", {"PGPOOL_MAX_POOL": "abc"}, "PGPOOL_PARAMS_MAX_POOL (from PGPOOL_MAX_POOL)", "'abc' is not a whole"),
     ("bitnami", {"PGPOOL_SR_CHECK_USR": "x"}, "PGPOOL_SR_CHECK_USR", "did you mean PGPOOL_SR_CHECK_USER?"),
-    ("bitnami", {"PGPOOL_ENABLE_LDAP": "yes"}, "PGPOOL_ENABLE_LDAP", "built without PAM"),
+    ("bitnami", {"PGPOOL_ENABLE_LDAP": "yes"}, "PGPOOL_ENABLE_LDAP", "no LDAP client"),
     ("bitnami", {"PGPOOL_ENABLE_TLS": "yes"}, "ssl (from PGPOOL_ENABLE_TLS)", "ssl_cert is not given"),
     ("bitnami", {"PGPOOL_ENABLE_LOAD_BALANCING": "maybe"}, "from PGPOOL_ENABLE_LOAD_BALANCING", "is not a boolean"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": "pg-0:5432"}, "PGPOOL_BACKEND_NODES", "an entry of another form"),
