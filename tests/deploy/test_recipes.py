@@ -133,7 +133,7 @@ OF_THIS = [
 
 @pytest.mark.parametrize("command", {each.words: each for each in OF_THIS}.values(), ids=lambda each: each.place)
 def test_every_command_of_kubectl_is_taken_by_the_cluster_of_the_manifests(desk: Desk, command: Command) -> None:
-    """Alone, as it stands; what several of them come to, the tests below say. `exec` and `port-forward` need pods that run."""
+    """Alone, as it stands; what several of them come to, the tests below say. Not those that need pods that run."""
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pgpool-secrets", "namespace": "db"}}
     desk.type(shlex.join(command.words), answers=yaml.safe_dump({**secret, "data": {}}))
 
