@@ -946,7 +946,7 @@ def passed(root: Path) -> list[str]:
 
 
 def test_a_sidecar_that_is_killed_at_any_moment_is_continued_by_the_next(tmp_path: Path) -> None:
-    moments = passed(tmp_path / "uninterrupted")
+    moments = passed(tmp_path / "0")
     assert {"event rotation.published", "pgpool.reload", "pgpool.login", "pgpool.retire"} <= set(moments)
     for nth, moment in enumerate(moments, start=1):
         world = settled(World(tmp_path / str(nth), BEFORE))
@@ -1042,19 +1042,77 @@ def test_releasing_gives_back_what_was_held(tmp_path: Path) -> None:
 # --- what must not repeat, or get lost ---------------------------------------------------------------------
 
 
-def test_a_restart_that_does_not_help_is_not_repeated(tmp_path: Path) -> None:
-    world = with_tls(tmp_path, restart_spread=0)
+def in_vain(root: Path) -> World:
+    """A pod in which a restart has not applied a new certificate."""
+    world = with_tls(root, restart_spread=0)
     before = read_tree(world)
-    SecretVolume(tmp_path / "tls").write(Authority().issue().files())
+    SecretVolume(root / "tls").write(Authority().issue().files())
     world.step()
     assert world.pgpool.stops == 1
     world.boot()
     stubborn = Tree({**read_tree(world).files, "tls.crt": before.files["tls.crt"], "tls.key": before.files["tls.key"]})
     publish(stubborn, world.run_dir, booting=True)
+    return world
+
+
+def test_a_restart_that_does_not_help_is_not_repeated(tmp_path: Path) -> None:
+    world = in_vain(tmp_path)
+    world.step()
+    since, told = world.status.since, len(world.events("rotation.state"))
     world.run(1800)
     assert world.pgpool.stops == 1
     assert world.status.state is State.DEGRADED
     assert "a restart did not apply tls.crt, tls.key" in world.status.reason
+    assert (world.status.since, len(world.events("rotation.state"))) == (since, told), "told once"
+
+
+def test_another_certificate_after_a_restart_that_did_not_help_is_tried(tmp_path: Path) -> None:
+    world = in_vain(tmp_path)
+    SecretVolume(tmp_path / "tls").write(Authority().issue().files())
+    world.run(20)
+    assert world.pgpool.stops == 2
+    world.boot()
+    assert world.run(20, in_sync(world, BEFORE))
+
+
+def test_a_password_after_a_restart_that_did_not_help_is_no_reason_for_another(tmp_path: Path) -> None:
+    world = in_vain(tmp_path)
+    rotate(world)
+    world.run(600)
+    assert (world.pgpool.stops, world.status.state) == (1, State.DEGRADED)
+    assert all(child.entries == AFTER for child in world.pgpool.children)
+
+
+def test_after_a_restart_that_did_not_help_a_held_password_is_still_tried_again(tmp_path: Path) -> None:
+    world = in_vain(tmp_path)
+    world.secret("n8n", NEW)
+    world.run(300)
+    assert world.status.held.keys() == {"n8n"}
+    assert value(world, "held_credentials") == 1
+    world.change("n8n", NEW)
+    assert world.run(61, lambda: not world.status.held)
+
+
+def test_each_renewal_of_a_certificate_restarts_pgpool(tmp_path: Path) -> None:
+    world = with_tls(tmp_path, restart_spread=0)
+    for renewal in range(1, 4):
+        SecretVolume(tmp_path / "tls").write(Authority().issue().files())
+        world.run(20)
+        assert world.pgpool.stops == renewal
+        world.boot()
+        assert world.run(20, in_sync(world, BEFORE))
+        world.run(600)
+
+
+def test_each_new_key_restarts_pgpool(tmp_path: Path) -> None:
+    world = encrypted(tmp_path, restart_spread=0)
+    for renewal in range(1, 4):
+        world.file("key", f"key {renewal + 1} 100%\n")
+        world.run(20)
+        assert world.pgpool.stops == renewal
+        world.boot()
+        assert world.run(20, in_sync(world, BEFORE))
+        world.run(600)
 
 
 def test_a_tool_that_cannot_be_run_for_a_moment_loses_no_change(tmp_path: Path) -> None:
