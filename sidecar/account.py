@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from cryptography import x509
 
@@ -24,8 +25,7 @@ class Account:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         # A sidecar that was restarted in the midst of a good time need not see another one to be ready.
-        settled = marked_at(around.run_dir, VERIFIED) > marked_at(around.run_dir, BOOTED) > 0
-        self.status = Status(state=State.STARTING, settled=settled)
+        self.status = Status(state=State.STARTING, settled=_proved_since_boot(around.run_dir))
         self._wanted: str | None = None
         """The digest of what the Secrets say."""
         self._changed_at: float | None = None
@@ -103,7 +103,7 @@ class Account:
                 held={role: each.reason for role, each in held.items()},
                 unproven={role: each.reason for role, each in unproven.items()},
                 restart=former.restart,
-                settled=former.settled or state is State.IN_SYNC,
+                settled=former.settled or _proved_since_boot(run_dir),
             )
         )
 
@@ -118,3 +118,8 @@ class Account:
                 with suppress(OSError):  # told again at the next change; a full volume stops no rotation
                     status.write(self._around.run_dir)
         return status
+
+
+def _proved_since_boot(run_dir: Path) -> bool:
+    """Whether logins through the pgpool that was started last have proved a set; one bad Secret does not matter."""
+    return marked_at(run_dir, VERIFIED) > marked_at(run_dir, BOOTED) > 0

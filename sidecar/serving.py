@@ -81,9 +81,10 @@ class Serving:
         return scene.verified if since_boot and scene.verified and scene.verified.digest != tree.digest else None
 
     def _is_proven(self, digest: str) -> bool:
-        """Whether pgpool was seen to work with this live generation since it went live."""
+        """Whether pgpool was seen to work with this live generation since it went live, and since it was started."""
         run_dir = self._around.run_dir
-        return marked(run_dir, VERIFIED) == digest and marked_at(run_dir, VERIFIED) >= marked_at(run_dir, CURRENT)
+        since = max(marked_at(run_dir, CURRENT), marked_at(run_dir, BOOTED))
+        return marked(run_dir, VERIFIED) == digest and marked_at(run_dir, VERIFIED) >= since
 
     def _apply(self, scene: Scene, plan: Plan, tree: Tree) -> tuple[str, str] | None:
         """Publish, reload, prove, retire and remember; else which role pgpool refuses, and why."""

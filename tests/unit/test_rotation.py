@@ -123,6 +123,47 @@ def test_a_first_set_that_postgresql_refuses_is_an_alarm_and_not_hammered(tmp_pa
     assert world.run(61, in_sync(world, BEFORE))
 
 
+def test_a_bad_secret_of_one_role_keeps_no_new_pod_out_of_the_service(tmp_path: Path) -> None:
+    world = World(tmp_path, BEFORE)
+    world.change("n8n", "changed behind our back 100%")
+    world.boot()
+    assert world.step().state is State.DEGRADED
+    assert world.status.settled
+
+
+def test_nor_one_whose_sidecar_is_started_together_with_pgpool(world: World) -> None:
+    world.change("n8n", "changed behind our back 100%")
+    world.boot()
+    assert not world.new_sidecar().status.settled
+    world.pgpool.running = False
+    assert not world.step().settled, "this pgpool has proved nothing yet"
+    world.pgpool.running = True
+    world.run(61)
+    assert (world.status.state, world.status.settled) == (State.DEGRADED, True)
+
+
+def test_a_new_pod_that_does_not_reach_postgresql_is_not_ready(tmp_path: Path) -> None:
+    world = World(tmp_path, BEFORE)
+    world.database.reachable = False
+    world.boot()
+    world.run(600)
+    assert not world.status.settled
+
+
+def test_a_new_pod_with_a_wrong_password_of_the_check_role_is_not_ready_whoever_else_gets_in(tmp_path: Path) -> None:
+    world = World(tmp_path, BEFORE)
+    world.change("sr_check", "other 100%")
+    world.boot()
+    world.run(60)
+    rotate(world)
+    world.run(600)
+    assert (world.status.state, world.status.settled) == (State.DEGRADED, False)
+    assert "'sr_check'" in world.status.reason or "check role" in world.status.reason
+    world.change("sr_check", CHECK)
+    assert world.run(61, in_sync(world, AFTER))
+    assert world.status.settled
+
+
 # --- one role's password ---------------------------------------------------------------------------------------------
 
 
