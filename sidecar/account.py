@@ -50,14 +50,19 @@ class Account:
             metrics.tls_cert_not_after_timestamp.set(expires.timestamp())
 
     def is_rejected(self, digest: str) -> bool:
-        """Whether this set was put back once, and not proved since."""
+        """Whether this set was put back, and nothing else was served since then as it should be."""
         return shown(digest) in self._rejected
 
     def reject(self, digest: str, former: str, why: str) -> None:
         """Remember a set that pgpool refuses, for which the former one is put back."""
-        self._rejected = (*self._rejected, shown(digest))[-_REMEMBERED:]
+        others = [each for each in self._rejected if each != shown(digest)]
+        self._rejected = (*others, shown(digest))[-_REMEMBERED:]
         self._around.metrics.rollbacks.labels("refused").inc()
         self._around.events.error("rotation.rolled_back", generation=shown(former), rejected=shown(digest), reason=why)
+
+    def forgive(self) -> None:
+        """Forget what was put back: it has changed since then, and is worth another try when it comes back."""
+        self._rejected = ()
 
     def logged_in(self) -> None:
         """Logins through pgpool have proved what changed."""
@@ -66,7 +71,7 @@ class Account:
 
     def verify(self, digest: str) -> None:
         """Remember a set that pgpool works with."""
-        self._rejected = tuple(each for each in self._rejected if each != shown(digest))
+        self.forgive()
         self._around.metrics.applies.labels("applied").inc()
         self._around.metrics.last_verified_timestamp.set(self._around.now().timestamp())
         ms = self._around.ms_since(self._changed_at)

@@ -25,10 +25,10 @@ from sidecar.proof import NotYetError, Proof
 from sidecar.restart import KEY, restart_reasons
 from sidecar.restarter import Restarter
 from sidecar.retry import Backoff
-from sidecar.scene import Look
+from sidecar.scene import Look, Scene
 from sidecar.serving import Serving
 from sidecar.status import State, Status
-from sidecar.surroundings import Database, Surroundings
+from sidecar.surroundings import Surroundings
 
 _BOOT_SECONDS = 1.0
 
@@ -128,10 +128,9 @@ class Rotation:
         if scene.key != model.key:
             reasons = (KEY, *reasons)
         served = self._serving.serve(scene, plan, tree)
-        if served:
-            self._settle(scene.database, plan, self._in_vain(reasons, desired))
-        else:
-            self._conclude(State.DEGRADED, "logins through pgpool failed with this set; it was put back")
+        if served and as_wanted:
+            self._account.forgive()
+        self._settle(scene, plan, put_back=not served, vain=self._in_vain(reasons, desired))
         return self._restart(reasons, desired, fit=served and not plan.held)
 
     def _published(self, digest: str) -> None:
@@ -140,20 +139,29 @@ class Rotation:
             self._seen = (self._seen[0], digest, self._seen[2])
         self._conclude(State.APPLYING, "published; reload and proof are under way")
 
-    def _settle(self, database: Database, plan: Plan, vain: str) -> Status:
-        """The state once pgpool has what was planned; asks now and then whether PostgreSQL still agrees.
+    def _settle(self, scene: Scene, plan: Plan, *, put_back: bool, vain: str) -> Status:
+        """The state once it is certain what pgpool has; asks now and then whether PostgreSQL still agrees.
 
-        `vain`: what a restart has not applied, if anything; told with all else, so that the state stays what it is.
+        Args:
+            scene: what this step began with.
+            plan: what pgpool was to be given.
+            put_back: it would not have it, and has what was served before.
+            vain: what a restart has not applied, if anything.
         """
         heartbeat = self._heartbeat
-        heartbeat.ask_about_new_roles(database, plan.roles)
-        if not plan.held:
-            heartbeat.beat(database, plan.roles)
+        heartbeat.ask_about_new_roles(scene.database, plan.roles)
+        if not (plan.held or put_back):
+            heartbeat.beat(scene.database, plan.roles)
         heartbeat.forget(plan.roles)
         alarms = [role for role, each in plan.held.items() if each.alarm]
         self._around.metrics.rejected_credentials.set(len({*alarms, *heartbeat.refused}))
         due = self._backoff.next() if plan.held or heartbeat.unproven else HEARTBEAT_SECONDS
+        held = dict(plan.held)
         reasons = [vain] if vain else []
+        if put_back:
+            reasons.append("logins through pgpool failed with this set; it was put back")
+            former = scene.served.passwords
+            held |= {role: Held("put back with its set") for role in plan.changed(scene.served) if role in former}
         if plan.held:
             self._around.metrics.applies.labels("held").inc()
             reasons += [f"role {role!r}: {each.reason}" for role, each in plan.held.items()]
@@ -161,9 +169,9 @@ class Rotation:
             roles = ", ".join(map(repr, heartbeat.refused))
             reasons.append(f"PostgreSQL does not accept the Secret's password of {roles}")
         state = State.PENDING if plan.held else State.IN_SYNC
-        if vain or alarms or heartbeat.refused:
+        if vain or put_back or alarms or heartbeat.refused:
             state = State.DEGRADED
-        return self._conclude(state, "; ".join(reasons), due=due, held=plan.held)
+        return self._conclude(state, "; ".join(reasons), due=due, held=held)
 
     def _in_vain(self, reasons: tuple[str, ...], desired: Desired) -> str:
         """What to say of a restart that has not helped; nothing when there was none."""

@@ -43,7 +43,8 @@ class Serving:
     def serve(self, scene: Scene, plan: Plan, tree: Tree) -> bool:
         """See to it that pgpool works with `tree`; false: it does not, and works with the former set again."""
         former = self._way_back(scene, tree)
-        if former is not None and self._account.is_rejected(tree.digest):
+        rejected = former is not None and self._account.is_rejected(tree.digest)
+        if former is not None and rejected and Outcome.REJECTED not in self._former_passwords(scene, plan):
             self._put_back(former, scene.live, scene)
             return False
         if scene.live.digest == tree.digest and self._is_proven(scene.live.digest):
@@ -58,7 +59,7 @@ class Serving:
             raise NotYetError(f"role {role!r} cannot be proved through pgpool: {reason} → {remedy}", alarm=True)
         if former is None:
             raise NotYetError(f"{why}; there is no former set to put back", alarm=True)
-        if not self._former_passwords_work(scene, plan):
+        if not self._former_passwords(scene, plan) <= {Outcome.ACCEPTED}:
             raise NotYetError(f"{why}; former passwords are no longer good, so nothing is put back", alarm=True)
         self._account.reject(tree.digest, former.digest, why)
         self._put_back(former, read_generation(self._around.run_dir, CURRENT) or scene.live, scene)
@@ -140,13 +141,13 @@ class Serving:
         self._around.events.info("rotation.published", generation=shown(tree.digest), ms=self._around.ms_since(begin))
         self._published(tree.digest)
 
-    def _former_passwords_work(self, scene: Scene, plan: Plan) -> bool:
-        """Whether PostgreSQL still accepts what would be put back: else pgpool is not the one to blame."""
-        return all(
-            self._proof.ask(scene.database, role, scene.served.passwords[role]).outcome is Outcome.ACCEPTED
+    def _former_passwords(self, scene: Scene, plan: Plan) -> set[Outcome]:
+        """What PostgreSQL says to those that would be put back; it may have moved on, and pgpool not be to blame."""
+        return {
+            self._proof.ask(scene.database, role, scene.served.passwords[role]).outcome
             for role in plan.changed(scene.served)
             if role in scene.served.passwords
-        )
+        }
 
     def _put_back(self, former: Generation, live: Generation, scene: Scene) -> None:
         """Have pgpool serve a former set again; nothing when it does already."""

@@ -613,6 +613,74 @@ def test_new_content_is_tried_at_once_after_one_was_put_back(world: World) -> No
     assert world.faults({**BEFORE, "n8n": "n8n third 3%"}) == []
 
 
+def test_beside_a_set_that_was_put_back_a_held_role_is_tried_as_often_as_ever(tmp_path: Path) -> None:
+    world = settled(World(tmp_path, {**BEFORE, "grafana": "grafana old 1%"}))
+    rejecting(world)
+    world.secret("grafana", "grafana new 2%")
+    assert (world.step().state, len(world.status.rejected)) == (State.DEGRADED, 1)
+    assert world.status.held.keys() == {"n8n", "grafana"}
+    assert value(world, "held_credentials") == 2
+    world.run(600)
+    assert value(world, "held_credentials") == 2
+    assert asked(world)["grafana", Outcome.REJECTED] > 10
+    assert len(world.events("rotation.rolled_back")) == 1
+    world.pgpool.refuses.clear()
+    world.change("grafana", "grafana new 2%")
+    assert world.run(61, in_sync(world, {**AFTER, "grafana": "grafana new 2%"}))
+    assert value(world, "held_credentials") == 0
+
+
+def test_what_was_put_back_is_tried_again_when_it_comes_back_after_the_former_one(world: World) -> None:
+    rejecting(world)
+    world.step()
+    world.secret("n8n", OLD)
+    assert (world.step().state, world.status.rejected) == (State.IN_SYNC, ())
+    world.pgpool.refuses.clear()
+    world.secret("n8n", NEW)
+    world.step()
+    assert world.faults(AFTER) == []
+
+
+def test_what_was_put_back_is_tried_again_when_it_comes_back_after_another_one(tmp_path: Path) -> None:
+    world = settled(World(tmp_path, {**BEFORE, "grafana": "grafana old 1%"}))
+    rejecting(world)
+    world.step()
+    rotate(world, password="n8n third 3%")
+    world.secret("grafana", "grafana new 2%")
+    assert (world.step().state, world.status.rejected) == (State.PENDING, ())
+    world.pgpool.refuses.clear()
+    world.secret("grafana", "grafana old 1%")
+    rotate(world)
+    world.step()
+    assert world.faults({**AFTER, "grafana": "grafana old 1%"}) == []
+
+
+def test_what_was_put_back_is_tried_again_once_postgresql_refuses_the_former_password(world: World) -> None:
+    before = live(world)
+    rejecting(world)
+    world.step()
+    world.database.reachable = False
+    world.run(700)
+    assert live(world) == before, "a silence is no refusal"
+    world.database.reachable = True
+    world.change("n8n", NEW)
+    world.run(HEARTBEAT_SECONDS + 60)
+    assert (world.status.state, live(world) != before) == (State.DEGRADED, True)
+    published = len(world.events("rotation.published"))
+    world.run(1800)
+    assert len(world.events("rotation.published")) == published, "neither is put back for the other"
+    world.pgpool.refuses.clear()
+    assert world.run(61, in_sync(world, AFTER))
+    assert world.status.rejected == ()
+
+
+def test_about_what_was_put_back_postgresql_is_seldom_asked(world: World) -> None:
+    rejecting(world)
+    world.step()
+    world.run(3600)
+    assert asked(world)["n8n", Outcome.ACCEPTED] < 60
+
+
 def test_an_added_role_that_pgpool_refuses_is_taken_back(world: World) -> None:
     before = live(world)
     rotate(world, "grafana", "grafana 1%")
