@@ -106,6 +106,8 @@ class Serving:
         if refusal is not None:
             return refusal
         self._account.logged_in()
+        if started_with_it:
+            self._proof.started_with_it()
         if not (started_with_it or same_passwords):
             self._proof.retire(plan.roles, roles[0], scene.database)
         mark(run_dir, VERIFIED, tree.digest)

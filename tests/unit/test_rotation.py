@@ -545,6 +545,17 @@ def test_a_reload_that_is_lost_is_repeated_until_it_arrives(world: World) -> Non
     assert world.events("level=error") == []
 
 
+def test_a_reload_that_was_lost_with_its_pgpool_is_no_failure_once_the_next_one_is_proved(world: World) -> None:
+    rotate(world)
+    world.pgpool.away = True
+    world.step()
+    assert value(world, "last_reload_successful") == 0
+    world.pgpool.away = False
+    world.boot()
+    assert world.run(20, in_sync(world, AFTER))
+    assert (world.pgpool.reloads, value(world, "last_reload_successful")) == (0, 1)
+
+
 @pytest.mark.parametrize("attribute", ["away", "running"])
 def test_while_pgpool_is_away_there_is_no_noise_and_the_change_is_applied_when_it_is_back(
     world: World, attribute: str
