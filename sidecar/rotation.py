@@ -150,9 +150,7 @@ class Rotation:
         """
         heartbeat = self._heartbeat
         heartbeat.ask_about_new_roles(scene.database, plan.roles)
-        if not (plan.held or put_back):
-            heartbeat.beat(scene.database, plan.roles)
-        heartbeat.forget(plan.roles)
+        heartbeat.beat(scene.database, scene.served if put_back else plan.roles, plan.held)
         alarms = [role for role, each in plan.held.items() if each.alarm]
         self._around.metrics.rejected_credentials.set(len({*alarms, *heartbeat.refused}))
         due = self._backoff.next() if plan.held or heartbeat.unproven else HEARTBEAT_SECONDS
@@ -188,6 +186,8 @@ class Rotation:
 
     def _invalid(self, error: EntrypointError) -> Status:
         self._around.metrics.applies.labels("invalid").inc()
+        self._heartbeat.go_on()
+        self._around.metrics.rejected_credentials.set(len(self._heartbeat.refused))
         problems = error.problems if isinstance(error, ConfigurationError) else ()
         told = [f"{each.setting} ({each.origin}) {each.what} → {each.remedy}" for each in problems]
         reason = "; ".join(told) or " ".join(str(error).split())
