@@ -30,6 +30,7 @@ class Account:
         """The digest of what the Secrets say."""
         self._changed_at: float | None = None
         """Since when a change waits for its proof."""
+        self._waiting = False
         self._rejected = rejected_before(around.run_dir)
 
     def want(self, wanted: Tree, live: Generation) -> None:
@@ -91,10 +92,10 @@ class Account:
             tell("rotation.state", state=state.value, reason=reason or None)
         if state != former.state or not since:
             since = self._around.now().isoformat(timespec="milliseconds")
-        if state in (State.IN_SYNC, State.STARTING):
-            metrics.pending_since_timestamp.set(math.nan)
-        elif former.state in (State.IN_SYNC, State.STARTING):
-            metrics.pending_since_timestamp.set(self._around.now().timestamp())
+        waits = self._waits(state, held)
+        if waits != self._waiting:
+            metrics.pending_since_timestamp.set(self._around.now().timestamp() if waits else math.nan)
+            self._waiting = waits
         metrics.held_credentials.set(len(held))
         return self._keep(
             Status(
@@ -111,6 +112,13 @@ class Account:
                 settled=former.settled or _proved_since_boot(run_dir),
             )
         )
+
+    def _waits(self, state: State, held: Mapping[str, Held]) -> bool:
+        """Whether a change waits to be served: a bad password that nobody has changed is none."""
+        if state in (State.IN_SYNC, State.STARTING):
+            return False
+        unserved = self._wanted != marked(self._around.run_dir, VERIFIED)
+        return bool(held) or unserved or state is State.INVALID
 
     def restart(self, restart: Restart | None) -> Status:
         """The same account, with what it says of a restart."""

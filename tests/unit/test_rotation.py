@@ -1,6 +1,7 @@
 """Rotation against real files, with a pgpool and a PostgreSQL at the sidecar's own seams."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -859,6 +860,49 @@ def test_a_password_that_the_heartbeat_found_wrong_is_healed_by_the_right_secret
     world.secret("n8n", NEW)
     world.step()
     assert world.faults(AFTER) == []
+
+
+def waits(world: World) -> bool:
+    """Whether a change waits to be served, as the alert sees it."""
+    since = value(world, "pending_since_timestamp_seconds")
+    assert since is not None
+    return not math.isnan(since)
+
+
+def test_a_password_that_postgresql_refuses_without_any_change_is_no_change_that_waits(world: World) -> None:
+    world.change("n8n", "changed behind our back 100%")
+    world.run(HEARTBEAT_SECONDS + 10)
+    assert (world.status.state, waits(world)) == (State.DEGRADED, False)
+    world.secret("n8n", NEW)
+    world.step()
+    assert waits(world), "now there is one"
+    world.change("n8n", NEW)
+    world.run(61)
+    assert not waits(world)
+
+
+def test_a_change_waits_from_the_first_moment_until_it_is_served(world: World) -> None:
+    world.secret("n8n", NEW)
+    world.step()
+    since = value(world, "pending_since_timestamp_seconds")
+    world.run(600)
+    rejecting(world)
+    world.run(61)
+    assert (len(world.status.rejected), waits(world)) == (1, True)
+    world.secret("grafana", "")
+    world.run(600)
+    assert world.status.state is State.INVALID
+    assert value(world, "pending_since_timestamp_seconds") == since
+    (world.users / "grafana").unlink()
+    world.secret("n8n", OLD)
+    world.run(61)
+    assert (world.status.state, waits(world)) == (State.IN_SYNC, False)
+
+
+def test_secrets_that_cannot_be_used_are_a_change_that_waits(world: World) -> None:
+    world.secret("grafana", "")
+    world.step()
+    assert waits(world)
 
 
 # --- what only a restart applies -------------------------------------------------------------------------------------
