@@ -109,7 +109,7 @@ class Serving:
         if started_with_it:
             self._proof.started_with_it()
         if not (started_with_it or same_passwords):
-            self._proof.retire(plan.roles, roles[0], scene.database)
+            self._proof.retire(plan.roles, roles, scene.database)
         mark(run_dir, VERIFIED, tree.digest)
         self._heartbeat.take(plan.unproven)
         self._account.verify(tree.digest)
@@ -157,7 +157,7 @@ class Serving:
             self._publish(former.tree, live)
         if not self._is_proven(former.digest):
             self._proof.reload(former.tree)
-            self._proof.retire(scene.served, scene.served.check_user, scene.database)
+            self._proof.retire(scene.served, [scene.served.check_user], scene.database)
             mark(self._around.run_dir, VERIFIED, former.digest)
 
 

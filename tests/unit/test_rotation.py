@@ -181,6 +181,15 @@ def test_a_password_that_changed_in_postgresql_first_is_applied_at_once(world: W
     assert value(world, "config_apply_operations_total", result="applied") == 2
 
 
+def test_after_the_former_children_are_gone_each_changed_role_logs_in_three_times_again(tmp_path: Path) -> None:
+    world = settled(World(tmp_path, THREE))
+    rotate(world)
+    rotate(world, "grafana", "grafana new 2%")
+    world.seams.on["pgpool.retire"] = world.pgpool.logins.clear
+    world.step()
+    assert Counter(world.pgpool.logins) == {("n8n", Outcome.ACCEPTED): 3, ("grafana", Outcome.ACCEPTED): 3}
+
+
 def test_a_child_that_missed_the_reload_is_retired_without_ending_its_session(world: World) -> None:
     stale = world.pgpool.children[0]
     stale.busy = True
