@@ -44,7 +44,7 @@ class Serving:
         """See to it that pgpool works with `tree`; false: it does not, and works with the former set again."""
         former = self._way_back(scene, tree)
         rejected = former is not None and self._account.is_rejected(tree.digest)
-        if former is not None and rejected and Outcome.REJECTED not in self._former_passwords(scene, plan):
+        if former is not None and rejected and self._former_passwords(scene, plan) is not Outcome.REJECTED:
             self._put_back(former, scene.live, scene)
             return False
         if scene.live.digest == tree.digest and self._is_proven(scene.live.digest):
@@ -59,7 +59,7 @@ class Serving:
             raise NotYetError(f"role {role!r} cannot be proved through pgpool: {reason} → {remedy}", alarm=True)
         if former is None:
             raise NotYetError(f"{why}; there is no former set to put back", alarm=True)
-        if not self._former_passwords(scene, plan) <= {Outcome.ACCEPTED}:
+        if self._former_passwords(scene, plan) is not Outcome.ACCEPTED:
             raise NotYetError(f"{why}; former passwords are no longer good, so nothing is put back", alarm=True)
         self._account.reject(tree.digest, former.digest, why)
         self._put_back(former, read_generation(self._around.run_dir, CURRENT) or scene.live, scene)
@@ -143,13 +143,17 @@ class Serving:
         self._around.events.info("rotation.published", generation=shown(tree.digest), ms=self._around.ms_since(begin))
         self._published(tree.digest)
 
-    def _former_passwords(self, scene: Scene, plan: Plan) -> set[Outcome]:
-        """What PostgreSQL says to those that would be put back; it may have moved on, and pgpool not be to blame."""
-        return {
+    def _former_passwords(self, scene: Scene, plan: Plan) -> Outcome:
+        """What PostgreSQL says to those that would be put back: accepted, or its first other answer.
+
+        It may have moved on, and pgpool not be to blame.
+        """
+        outcomes = (
             self._proof.ask(scene.database, role, scene.served.passwords[role]).outcome
             for role in plan.changed(scene.served)
             if role in scene.served.passwords
-        }
+        )
+        return next((each for each in outcomes if each is not Outcome.ACCEPTED), Outcome.ACCEPTED)
 
     def _put_back(self, former: Generation, live: Generation, scene: Scene) -> None:
         """Have pgpool serve a former set again; nothing when it does already."""
