@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from cryptography import x509
 
@@ -24,12 +25,12 @@ class Account:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         # A sidecar that was restarted in the midst of a good time need not see another one to be ready.
-        settled = marked_at(around.run_dir, VERIFIED) > marked_at(around.run_dir, BOOTED) > 0
-        self.status = Status(state=State.STARTING, settled=settled)
+        self.status = Status(state=State.STARTING, settled=_proved_since_boot(around.run_dir))
         self._wanted: str | None = None
         """The digest of what the Secrets say."""
         self._changed_at: float | None = None
         """Since when a change waits for its proof."""
+        self._waiting = False
         self._rejected = rejected_before(around.run_dir)
 
     def want(self, wanted: Tree, live: Generation) -> None:
@@ -50,14 +51,19 @@ class Account:
             metrics.tls_cert_not_after_timestamp.set(expires.timestamp())
 
     def is_rejected(self, digest: str) -> bool:
-        """Whether this set was put back once, and not proved since."""
+        """Whether this set was put back, and nothing else was served since then as it should be."""
         return shown(digest) in self._rejected
 
     def reject(self, digest: str, former: str, why: str) -> None:
         """Remember a set that pgpool refuses, for which the former one is put back."""
-        self._rejected = (*self._rejected, shown(digest))[-_REMEMBERED:]
+        others = [each for each in self._rejected if each != shown(digest)]
+        self._rejected = (*others, shown(digest))[-_REMEMBERED:]
         self._around.metrics.rollbacks.labels("refused").inc()
         self._around.events.error("rotation.rolled_back", generation=shown(former), rejected=shown(digest), reason=why)
+
+    def forgive(self) -> None:
+        """Forget what was put back: it has changed since then, and is worth another try when it comes back."""
+        self._rejected = ()
 
     def logged_in(self) -> None:
         """Logins through pgpool have proved what changed."""
@@ -66,7 +72,7 @@ class Account:
 
     def verify(self, digest: str) -> None:
         """Remember a set that pgpool works with."""
-        self._rejected = tuple(each for each in self._rejected if each != shown(digest))
+        self.forgive()
         self._around.metrics.applies.labels("applied").inc()
         self._around.metrics.last_verified_timestamp.set(self._around.now().timestamp())
         ms = self._around.ms_since(self._changed_at)
@@ -86,10 +92,10 @@ class Account:
             tell("rotation.state", state=state.value, reason=reason or None)
         if state != former.state or not since:
             since = self._around.now().isoformat(timespec="milliseconds")
-        if state in (State.IN_SYNC, State.STARTING):
-            metrics.pending_since_timestamp.set(math.nan)
-        elif former.state in (State.IN_SYNC, State.STARTING):
-            metrics.pending_since_timestamp.set(self._around.now().timestamp())
+        waits = self._waits(state, held)
+        if waits != self._waiting:
+            metrics.pending_since_timestamp.set(self._around.now().timestamp() if waits else math.nan)
+            self._waiting = waits
         metrics.held_credentials.set(len(held))
         return self._keep(
             Status(
@@ -103,9 +109,16 @@ class Account:
                 held={role: each.reason for role, each in held.items()},
                 unproven={role: each.reason for role, each in unproven.items()},
                 restart=former.restart,
-                settled=former.settled or state is State.IN_SYNC,
+                settled=former.settled or _proved_since_boot(run_dir),
             )
         )
+
+    def _waits(self, state: State, held: Mapping[str, Held]) -> bool:
+        """Whether a change waits to be served: a bad password that nobody has changed is none."""
+        if state in (State.IN_SYNC, State.STARTING):
+            return False
+        unserved = self._wanted != marked(self._around.run_dir, VERIFIED)
+        return bool(held) or unserved or state is State.INVALID
 
     def restart(self, restart: Restart | None) -> Status:
         """The same account, with what it says of a restart."""
@@ -118,3 +131,8 @@ class Account:
                 with suppress(OSError):  # told again at the next change; a full volume stops no rotation
                     status.write(self._around.run_dir)
         return status
+
+
+def _proved_since_boot(run_dir: Path) -> bool:
+    """Whether logins through the pgpool that was started last have proved a set; one bad Secret does not matter."""
+    return marked_at(run_dir, VERIFIED) > marked_at(run_dir, BOOTED) > 0

@@ -1,7 +1,9 @@
-"""Does PostgreSQL still agree with what pgpool has? Asked now and then, of a few roles, while nothing changes."""
+"""Does PostgreSQL still agree with what pgpool has? Asked now and then, of a few roles, whatever else goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from entrypoint.model import CURRENT
+from entrypoint.publish import VERIFIED, marked
 from sidecar.desired import Roles
 from sidecar.login import Outcome
 from sidecar.plan import Held
@@ -25,6 +27,8 @@ class Heartbeat:
         """Roles whose password PostgreSQL refuses though Secret and pgpool agree."""
         self.unproven: Mapping[str, Held] = {}
         """New roles that pgpool has, but that PostgreSQL did not let in yet."""
+        self._served: tuple[str | None, Database, Roles] | None = None
+        """The generation that was live at the last beat, whom to ask, and what pgpool has by it."""
         self._turn = 0
         self._next = 0.0
 
@@ -34,15 +38,23 @@ class Heartbeat:
         if self.refused:
             self._next = 0.0
 
-    def beat(self, database: Database, having: Roles) -> None:
-        """Ask, when it is time to."""
+    def beat(self, database: Database, having: Roles, held: Collection[str] = ()) -> None:
+        """Ask, when it is time to; but not about those held, who are asked about anyway, and judged by that."""
+        self._served = (marked(self._around.run_dir, CURRENT), database, having)
+        others = Roles({role: each for role, each in having.passwords.items() if role not in held}, having.check_user)
         if self._around.clock() >= self._next:
             self._next = self._around.clock() + HEARTBEAT_SECONDS
-            self.refused = self._ask(database, having)
+            self.refused = self._ask(database, others)
+        self.refused = tuple(role for role in self.refused if role in others.passwords)
 
-    def forget(self, having: Roles) -> None:
-        """Nobody is refused whom pgpool does not have."""
-        self.refused = tuple(role for role in self.refused if role in having.passwords)
+    def go_on(self) -> None:
+        """Ask about what pgpool serves though the Secrets cannot be used, as far as it is known and proved."""
+        run_dir = self._around.run_dir
+        if self._served is None:
+            return
+        live, database, having = self._served
+        if live == marked(run_dir, CURRENT) == marked(run_dir, VERIFIED):
+            self.beat(database, having)
 
     def ask_about_new_roles(self, database: Database, having: Roles) -> None:
         """Log in with the roles that PostgreSQL did not know when pgpool was given them."""

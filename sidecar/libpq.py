@@ -10,6 +10,7 @@ import re
 import select
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
@@ -30,6 +31,8 @@ class Refusal:
     sqlstate: str | None = None
     words: str = ""
     detail: str = ""
+    accepted: bool = False
+    """The server was seen to accept the password first."""
 
     @property
     def lacks_hba(self) -> bool:
@@ -41,13 +44,24 @@ class Refusal:
         """The role cannot log in with this password."""
         return self.sqlstate == NOT_THIS_ONE or (self.sqlstate == NO_ROLE and not self.lacks_hba)
 
+    @property
+    def after_password(self) -> bool:
+        """It came when the password had been accepted already (InitPostgres, src/backend/utils/init/postinit.c).
+
+        A server that is full says so before it asks for a password, and a role or database that is full, or one where
+        only reserved slots are left, after it; all with the same SQLSTATE.
+        """
+        if self.sqlstate == FULL:
+            return self.accepted or self.words.startswith(_FULL_AFTER_PASSWORD)
+        return self.sqlstate in (NO_DATABASE, NO_RIGHT)
+
 
 NOT_THIS_ONE = "28P01"
 NO_ROLE = "28000"
 NO_DATABASE = "3D000"
 NO_RIGHT = "42501"
-AFTER_PASSWORD = (NO_DATABASE, NO_RIGHT)
-"""Refusals that come when the password has been accepted already (InitPostgres, src/backend/utils/init/postinit.c)."""
+FULL = "53300"
+_FULL_AFTER_PASSWORD = ("too many connections for ", "remaining connection slots are reserved")
 
 NOT_REACHABLE = "not reachable"
 """The reason when a server did not say a word."""
@@ -57,7 +71,7 @@ _MEANINGS = {
     NO_ROLE: "the role may not log in",
     NO_DATABASE: "there is no such database",
     NO_RIGHT: "no right to connect to the database",
-    "53300": "too many connections",
+    FULL: "too many connections",
     "57P01": "shutting down",
     "57P03": "starting up, or shutting down",
 }
@@ -66,8 +80,8 @@ _ENGLISH = (
     ("pg_hba.conf", NO_ROLE),
     ("is not permitted to log in", NO_ROLE),
     ("permission denied for database", NO_RIGHT),
-    ("too many c", "53300"),
-    ("remaining connection slots", "53300"),
+    ("too many c", FULL),
+    ("remaining connection slots", FULL),
     ("the database system is", "57P03"),
 )
 
@@ -108,7 +122,7 @@ def ask(connection: pq.abc.PGconn, query: str, until: float) -> Rows | Refusal:
         answer = answer or result
     if answer is None or answer.status != pq.ExecStatus.TUPLES_OK:
         state = answer and answer.error_field(pq.DiagnosticField.SQLSTATE)
-        return _refusal(state.decode() if state else None, "")
+        return refusal_of(state.decode() if state else None, "")
     return _rows(answer)
 
 
@@ -122,6 +136,7 @@ def _rows(result: pq.abc.PGresult) -> Rows:
 
 def connect(connection: pq.abc.PGconn, until: float) -> Refusal | None:
     """Bring a connection that has been started to its end: None when it stands. Raises TimeoutError."""
+    accepted = False
     while connection.status != pq.ConnStatus.BAD:
         poll = connection.connect_poll()
         if poll == pq.PollingStatus.OK:
@@ -129,12 +144,14 @@ def connect(connection: pq.abc.PGconn, until: float) -> Refusal | None:
         if poll == pq.PollingStatus.FAILED:
             break
         _wait(connection, until, write=poll == pq.PollingStatus.WRITING)
-        if found := error_in(_peek(connection.socket)):
-            return _refusal(*found)
+        arrived = _peek(connection.socket)
+        accepted = accepted or accepts_in(arrived)
+        if found := error_in(arrived):
+            return refusal_of(*found, accepted=accepted)
     text = connection.get_error_message()
     state = next((state for phrase, state in _ENGLISH if phrase in text), None)
     said = re.search(r"(?:FATAL|ERROR):  (.*)(?:\nDETAIL:  (.*))?", text)
-    return _refusal(state, *((said[1], said[2] or "") if said else (text, "")))
+    return refusal_of(state, *((said[1], said[2] or "") if said else (text, "")), accepted=accepted)
 
 
 def _wait(connection: pq.abc.PGconn, until: float, *, write: bool = False) -> None:
@@ -156,20 +173,38 @@ def _peek(descriptor: int) -> bytes:
 
 def error_in(stream: bytes) -> tuple[str, str, str] | None:
     """SQLSTATE, message and detail of an error among what a server sent (the manual: Message Formats)."""
-    while len(stream) > 5:
-        end = 1 + int.from_bytes(stream[1:5])
-        if stream[:1] == b"E":
-            fields = {field[:1]: field[1:].decode(errors="replace") for field in stream[5:end].split(b"\0")}
+    for kind, body in _messages(stream):
+        if kind == b"E":
+            fields = {field[:1]: field[1:].decode(errors="replace") for field in body.split(b"\0")}
             return fields.get(b"C", ""), fields.get(b"M", ""), fields.get(b"D", "")
-        stream = stream[end:]
     return None
 
 
-def _refusal(sqlstate: str | None, words: str, detail: str = "") -> Refusal:
+def accepts_in(stream: bytes) -> bool:
+    """Whether SCRAM ended well in what a server sent: AuthenticationSASLFinal comes for the right password only.
+
+    AuthenticationOk would not do: with `trust` it comes without any password.
+    """
+    return any(kind == b"R" and body[:4] == _SASL_FINAL for kind, body in _messages(stream))
+
+
+_SASL_FINAL = (12).to_bytes(4)
+
+
+def _messages(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of each message; the last one may not be there to its end."""
+    while len(stream) > 5:
+        end = 1 + int.from_bytes(stream[1:5])
+        yield stream[:1], stream[5:end]
+        stream = stream[end:]
+
+
+def refusal_of(sqlstate: str | None, words: str, detail: str = "", *, accepted: bool = False) -> Refusal:
+    """The refusal, with a reason in our own words."""
     if sqlstate == NO_ROLE and "pg_hba.conf" in words:
         reason = f"{sqlstate}: pg_hba.conf does not let the role in"
     elif sqlstate:
         reason = f"{sqlstate}: {_MEANINGS.get(sqlstate, 'refused')}"
     else:
         reason = "does not ask for SCRAM" if "authentication method requirement" in words else NOT_REACHABLE
-    return Refusal(reason, sqlstate, words, detail)
+    return Refusal(reason, sqlstate, words, detail, accepted)

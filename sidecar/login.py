@@ -11,7 +11,7 @@ from psycopg import pq
 from entrypoint.backends import Backend
 from entrypoint.errors import ProgramUnusableError
 from entrypoint.secret import Secret
-from sidecar.libpq import AFTER_PASSWORD, Refusal, Rows, ask_once, conninfo_of
+from sidecar.libpq import Refusal, Rows, ask_once, conninfo_of
 
 
 def check_libpq() -> None:
@@ -133,7 +133,7 @@ class Servers:
                 self._entered[role] = database
                 standby = result[0]["pg_is_in_recovery"] == "t"
                 return ServerSays(backend.name, Answer.STANDBY if standby else Answer.PRIMARY)
-            if result.sqlstate in AFTER_PASSWORD:
+            if result.after_password:
                 entered = result.reason
             elif result.rejects:
                 return ServerSays(backend.name, Answer.REJECTED, result.reason)

@@ -82,7 +82,7 @@ class Loops:
         return self._pulse.verdict(BEAT_SECONDS + self._around.options.reread)
 
     def ready(self) -> Verdict:
-        """Whether there was a good state yet; a bad Secret never turns it back, for that would empty the Service."""
+        """Whether logins proved a set; a bad Secret never turns it back, for that would empty the Service."""
         status = self._rotation.status
         return Verdict(status.settled, status.reason or status.state.value)
 

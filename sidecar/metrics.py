@@ -67,7 +67,8 @@ class Metrics:
         )
         self.last_reload_successful = late(
             "last_reload_successful",
-            "Whether the last reload arrived in pgpool, absent until the first (reloader_last_reload_successful).",
+            "Whether the last reload arrived in pgpool, or pgpool was started with that set since; absent until one of "
+            "both (reloader_last_reload_successful).",
         )
         self.last_reload_success_timestamp = late(
             "last_reload_success_timestamp_seconds",

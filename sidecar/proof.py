@@ -79,6 +79,10 @@ class Proof:
         metrics.last_reload_success_timestamp.set(around.now().timestamp())
         around.events.info("rotation.reloaded", generation=shown(tree.digest), ms=around.ms_since(begin))
 
+    def started_with_it(self) -> None:
+        """What is live was read at pgpool's start and is proved: a reload that failed before is missed no more."""
+        self._around.metrics.last_reload_successful.set(1)
+
     def _await_arrival(self, mark: str, until: float) -> None:
         while not self._around.pgpool.arrived(mark):
             if self._around.clock() > until:
@@ -134,12 +138,12 @@ class Proof:
         without = ",".join(map(str, stale)) or None
         tell("rotation.checks_renewed", without_success=without, ms=self._around.ms_since(begin))
 
-    def retire(self, having: Roles, role: str, database: Database) -> None:
-        """Retire the children that did not see the reload; `role` still gets in. Raises NotYetError or PcpError."""
+    def retire(self, having: Roles, roles: Sequence[str], database: Database) -> None:
+        """Retire the children that did not see the reload; `roles` still get in. Raises NotYetError or PcpError."""
         self.replace_children(having, database)
-        last = self.login(role, having.passwords[role])
-        if last.outcome is not Outcome.ACCEPTED:
-            raise NotYetError(f"role {role!r} could not log in after the former children were retired: {last.reason}")
+        if refused := self._round(having, roles):
+            role, reason = refused
+            raise NotYetError(f"role {role!r} could not log in after the former children were retired: {reason}")
 
     def replace_children(self, having: Roles, database: Database) -> None:
         """Have no idle child left that did not see the reload. Raises NotYetError or PcpError.

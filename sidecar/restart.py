@@ -1,13 +1,18 @@
 """Which changes only a restart of pgpool applies, and when this pod's turn to restart is."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 
 from entrypoint.catalogue import Catalogue, InvalidValueError
-from entrypoint.render import MARKER
+from entrypoint.model import PgpoolModel
+from entrypoint.render import MARKER, render
+from entrypoint.secret import Secret
 from entrypoint.tls import FILES
 from entrypoint.tree import Tree
 from sidecar.generation import parameters
 
+KEY = "PGPOOLKEYFILE"
+"""The reason that no file and no parameter tells: another key of pool_passwd."""
 RELOADED_ALWAYS = frozenset({MARKER, "sr_check_password"})
 """What may differ in pgpool.conf after any change of a password."""
 _FIXED = ("backend_hostname", "backend_port", "backend_data_directory")
@@ -25,6 +30,13 @@ def restart_reasons(booted: Tree, wanted: Tree, catalogue: Catalogue) -> tuple[s
     before, after = parameters(booted), parameters(wanted)
     changed = [name for name in sorted({*before, *after} - RELOADED_ALWAYS) if before.get(name) != after.get(name)]
     return tuple(files + [name for name in changed if _at_start_only(name, before, after, catalogue)])
+
+
+def wanted_by(reasons: Sequence[str], model: PgpoolModel) -> Mapping[str, bytes | str | Secret | None]:
+    """What a restart for these reasons is to bring: the content of each file, the value of each parameter, the key."""
+    tree = render(model)
+    known: dict[str, bytes | str | Secret | None] = {**parameters(tree), **tree.files, KEY: model.key}
+    return {name: known.get(name) for name in reasons}
 
 
 def _at_start_only(name: str, before: dict[str, str], after: dict[str, str], catalogue: Catalogue) -> bool:

@@ -1,28 +1,30 @@
 """Restarts pgpool when this pod's turn has come, for what a reload does not apply."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from entrypoint.publish import BOOTED, marked_at
 from entrypoint.render import render
+from entrypoint.secret import Secret
 from sidecar.account import Account
 from sidecar.desired import Desired
 from sidecar.generation import CONF
 from sidecar.login import Outcome
 from sidecar.proof import Proof
-from sidecar.restart import turn_seconds
+from sidecar.restart import turn_seconds, wanted_by
 from sidecar.retry import Backoff
 from sidecar.status import Restart
 from sidecar.surroundings import Database, Surroundings
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """What became of it this time."""
+class _Stop:
+    """A pgpool that we stopped."""
 
-    seconds: float | None = None
-    """Until it is to be considered again; None: not by the clock."""
-    in_vain: bool = False
-    """The last restart did not apply it."""
+    booted: int
+    """When it had booted."""
+    wanted: Mapping[str, bytes | str | Secret | None]
+    """What its restart was to bring."""
 
 
 class Restarter:
@@ -34,23 +36,31 @@ class Restarter:
         self._proof = proof
         self._account = account
         self._since: float | None = None
-        self._stopped: tuple[int, tuple[str, ...]] | None = None
-        """When the pgpool that we stopped last had booted, and what for."""
+        self._stopped: _Stop | None = None
+        """The last one, until nothing waits for a restart any more."""
 
-    def consider(self, reasons: tuple[str, ...], desired: Desired, database: Database, *, fit: bool) -> Waiting:
+    def in_vain(self, reasons: tuple[str, ...], desired: Desired) -> bool:
+        """Whether a restart for just this has not helped. What has changed since then may do better."""
+        stopped = self._stopped
+        if stopped is None or not reasons or marked_at(self._around.run_dir, BOOTED) <= stopped.booted:
+            return False
+        wanted = wanted_by(reasons, desired.resolved.model)
+        return all(name in stopped.wanted and stopped.wanted[name] == value for name, value in wanted.items())
+
+    def consider(self, reasons: tuple[str, ...], desired: Desired, database: Database, *, fit: bool) -> float | None:
         """Stop pgpool if `reasons` and this pod's turn say so; a boot then publishes all that the Secrets say.
 
-        `fit`: as far as is known, that works. Raises RejectedError or PcpError.
+        `fit`: as far as is known, that works. The seconds until this is to be considered again; None: not by the
+        clock. Raises RejectedError or PcpError.
         """
         options, now = self._around.options, self._around.clock()
         self._around.metrics.restart_required.set(bool(reasons))
         if not reasons:
-            self._since = None
+            self._since = self._stopped = None
             self._account.restart(None)
-            return Waiting()
-        booted = marked_at(self._around.run_dir, BOOTED)
-        if self._stopped is not None and self._stopped[0] < booted and set(reasons) <= set(self._stopped[1]):
-            return Waiting(in_vain=True)
+            return None
+        if self.in_vain(reasons, desired):
+            return None
         if self._since is None:
             self._since = now
             self._around.events.warning("restart.required", by=",".join(reasons), policy=options.restart)
@@ -58,17 +68,18 @@ class Restarter:
         left = None if options.restart == "never" else max(0.0, turn - now)
         self._account.restart(Restart(required_by=reasons, policy=options.restart, in_seconds=left))
         if left is None or not fit:
-            return Waiting()
+            return None
         if left > 0:
-            return Waiting(left)
+            return left
         if not self._would_serve(desired, database):
-            return Waiting(self._backoff.next())
+            return self._backoff.next()
         self._around.events.warning("restart.stopping", by=",".join(reasons))
-        self._stopped = (booted, reasons)
+        booted = marked_at(self._around.run_dir, BOOTED)
+        self._stopped = _Stop(booted, wanted_by(reasons, desired.resolved.model))
         self._since = None
         self._around.pgpool.stop()
         self._around.metrics.restarts.labels("configuration").inc()
-        return Waiting()
+        return None
 
     def _would_serve(self, desired: Desired, database: Database) -> bool:
         """Whether a pgpool that boots now, with the Secrets as they are, would serve."""

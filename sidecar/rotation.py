@@ -22,13 +22,13 @@ from sidecar.pcp import PcpError
 from sidecar.plan import Held, Plan, decide
 from sidecar.pool import holds_failover
 from sidecar.proof import NotYetError, Proof
-from sidecar.restart import restart_reasons
+from sidecar.restart import KEY, restart_reasons
 from sidecar.restarter import Restarter
 from sidecar.retry import Backoff
-from sidecar.scene import Look
+from sidecar.scene import Look, Scene
 from sidecar.serving import Serving
 from sidecar.status import State, Status
-from sidecar.surroundings import Database, Surroundings
+from sidecar.surroundings import Surroundings
 
 _BOOT_SECONDS = 1.0
 
@@ -117,19 +117,20 @@ class Rotation:
         self._account.want(wanted, live)
         scene = self._look.scene(desired, live, self._heartbeat.unproven)
         if scene is None:
-            self._conclude(State.PENDING, "PGPOOLKEYFILE has changed: only a restart applies a new key")
-            return self._restart(("PGPOOLKEYFILE",), desired, fit=True)
+            vain = self._in_vain((KEY,), desired)
+            reason = vain or "PGPOOLKEYFILE has changed: only a restart applies a new key"
+            self._conclude(State.DEGRADED if vain else State.PENDING, reason)
+            return self._restart((KEY,), desired, fit=True)
         plan = decide(scene.served, desired.roles, self._look.trials(scene), self._look.leaving(scene))
         as_wanted = plan.roles == desired.roles and scene.key == model.key
         tree = wanted if as_wanted else desired.tree(plan.roles, scene.key)
-        served = self._serving.serve(scene, plan, tree)
-        if served:
-            self._settle(scene.database, plan)
-        else:
-            self._conclude(State.DEGRADED, "logins through pgpool failed with this set; it was put back")
         reasons = restart_reasons(scene.booted.tree, tree, desired.catalogue)
         if scene.key != model.key:
-            reasons = ("PGPOOLKEYFILE", *reasons)
+            reasons = (KEY, *reasons)
+        served = self._serving.serve(scene, plan, tree)
+        if served and as_wanted:
+            self._account.forgive()
+        self._settle(scene, plan, put_back=not served, vain=self._in_vain(reasons, desired))
         return self._restart(reasons, desired, fit=served and not plan.held)
 
     def _published(self, digest: str) -> None:
@@ -138,37 +139,55 @@ class Rotation:
             self._seen = (self._seen[0], digest, self._seen[2])
         self._conclude(State.APPLYING, "published; reload and proof are under way")
 
-    def _settle(self, database: Database, plan: Plan) -> Status:
-        """The state once pgpool has what was planned; asks now and then whether PostgreSQL still agrees."""
+    def _settle(self, scene: Scene, plan: Plan, *, put_back: bool, vain: str) -> Status:
+        """The state once it is certain what pgpool has; asks now and then whether PostgreSQL still agrees.
+
+        Args:
+            scene: what this step began with.
+            plan: what pgpool was to be given.
+            put_back: it would not have it, and has what was served before.
+            vain: what a restart has not applied, if anything.
+        """
         heartbeat = self._heartbeat
-        heartbeat.ask_about_new_roles(database, plan.roles)
-        if not plan.held:
-            heartbeat.beat(database, plan.roles)
-        heartbeat.forget(plan.roles)
+        heartbeat.ask_about_new_roles(scene.database, plan.roles)
+        heartbeat.beat(scene.database, scene.served if put_back else plan.roles, plan.held)
         alarms = [role for role, each in plan.held.items() if each.alarm]
         self._around.metrics.rejected_credentials.set(len({*alarms, *heartbeat.refused}))
         due = self._backoff.next() if plan.held or heartbeat.unproven else HEARTBEAT_SECONDS
+        held = dict(plan.held)
+        reasons = [vain] if vain else []
+        if put_back:
+            reasons.append("logins through pgpool failed with this set; it was put back")
+            former = scene.served.passwords
+            held |= {role: Held("put back with its set") for role in plan.changed(scene.served) if role in former}
         if plan.held:
             self._around.metrics.applies.labels("held").inc()
-            reason = "; ".join(f"role {role!r}: {each.reason}" for role, each in plan.held.items())
-            return self._conclude(State.DEGRADED if alarms else State.PENDING, reason, due=due, held=plan.held)
+            reasons += [f"role {role!r}: {each.reason}" for role, each in plan.held.items()]
         if heartbeat.refused:
-            reason = f"PostgreSQL does not accept the Secret's password of {', '.join(map(repr, heartbeat.refused))}"
-            return self._conclude(State.DEGRADED, reason, due=due)
-        return self._conclude(State.IN_SYNC, due=due)
+            roles = ", ".join(map(repr, heartbeat.refused))
+            reasons.append(f"PostgreSQL does not accept the Secret's password of {roles}")
+        state = State.PENDING if plan.held else State.IN_SYNC
+        if vain or put_back or alarms or heartbeat.refused:
+            state = State.DEGRADED
+        return self._conclude(state, "; ".join(reasons), due=due, held=held)
+
+    def _in_vain(self, reasons: tuple[str, ...], desired: Desired) -> str:
+        """What to say of a restart that has not helped; nothing when there was none."""
+        if not self._restarter.in_vain(reasons, desired):
+            return ""
+        return f"a restart did not apply {', '.join(reasons)}: do both containers run the same image?"
 
     def _restart(self, reasons: tuple[str, ...], desired: Desired, *, fit: bool) -> Status:
         """What of the configuration waits for a restart, and the restart when this pod's turn has come."""
-        waiting = self._restarter.consider(reasons, desired, self._look.database(desired), fit=fit)
-        if waiting.in_vain:
-            reason = f"a restart did not apply {', '.join(reasons)}: do both containers run the same image?"
-            return self._conclude(State.DEGRADED, reason)
-        if waiting.seconds is not None:
-            self._due = min(self._due, self._around.clock() + waiting.seconds)
+        seconds = self._restarter.consider(reasons, desired, self._look.database(desired), fit=fit)
+        if seconds is not None:
+            self._due = min(self._due, self._around.clock() + seconds)
         return self.status
 
     def _invalid(self, error: EntrypointError) -> Status:
         self._around.metrics.applies.labels("invalid").inc()
+        self._heartbeat.go_on()
+        self._around.metrics.rejected_credentials.set(len(self._heartbeat.refused))
         problems = error.problems if isinstance(error, ConfigurationError) else ()
         told = [f"{each.setting} ({each.origin}) {each.what} → {each.remedy}" for each in problems]
         reason = "; ".join(told) or " ".join(str(error).split())

@@ -43,7 +43,8 @@ class Serving:
     def serve(self, scene: Scene, plan: Plan, tree: Tree) -> bool:
         """See to it that pgpool works with `tree`; false: it does not, and works with the former set again."""
         former = self._way_back(scene, tree)
-        if former is not None and self._account.is_rejected(tree.digest):
+        rejected = former is not None and self._account.is_rejected(tree.digest)
+        if former is not None and rejected and self._former_passwords(scene, plan) is not Outcome.REJECTED:
             self._put_back(former, scene.live, scene)
             return False
         if scene.live.digest == tree.digest and self._is_proven(scene.live.digest):
@@ -58,7 +59,7 @@ class Serving:
             raise NotYetError(f"role {role!r} cannot be proved through pgpool: {reason} → {remedy}", alarm=True)
         if former is None:
             raise NotYetError(f"{why}; there is no former set to put back", alarm=True)
-        if not self._former_passwords_work(scene, plan):
+        if self._former_passwords(scene, plan) is not Outcome.ACCEPTED:
             raise NotYetError(f"{why}; former passwords are no longer good, so nothing is put back", alarm=True)
         self._account.reject(tree.digest, former.digest, why)
         self._put_back(former, read_generation(self._around.run_dir, CURRENT) or scene.live, scene)
@@ -81,9 +82,10 @@ class Serving:
         return scene.verified if since_boot and scene.verified and scene.verified.digest != tree.digest else None
 
     def _is_proven(self, digest: str) -> bool:
-        """Whether pgpool was seen to work with this live generation since it went live."""
+        """Whether pgpool was seen to work with this live generation since it went live, and since it was started."""
         run_dir = self._around.run_dir
-        return marked(run_dir, VERIFIED) == digest and marked_at(run_dir, VERIFIED) >= marked_at(run_dir, CURRENT)
+        since = max(marked_at(run_dir, CURRENT), marked_at(run_dir, BOOTED))
+        return marked(run_dir, VERIFIED) == digest and marked_at(run_dir, VERIFIED) >= since
 
     def _apply(self, scene: Scene, plan: Plan, tree: Tree) -> tuple[str, str] | None:
         """Publish, reload, prove, retire and remember; else which role pgpool refuses, and why."""
@@ -104,8 +106,10 @@ class Serving:
         if refusal is not None:
             return refusal
         self._account.logged_in()
+        if started_with_it:
+            self._proof.started_with_it()
         if not (started_with_it or same_passwords):
-            self._proof.retire(plan.roles, roles[0], scene.database)
+            self._proof.retire(plan.roles, roles, scene.database)
         mark(run_dir, VERIFIED, tree.digest)
         self._heartbeat.take(plan.unproven)
         self._account.verify(tree.digest)
@@ -139,13 +143,17 @@ class Serving:
         self._around.events.info("rotation.published", generation=shown(tree.digest), ms=self._around.ms_since(begin))
         self._published(tree.digest)
 
-    def _former_passwords_work(self, scene: Scene, plan: Plan) -> bool:
-        """Whether PostgreSQL still accepts what would be put back: else pgpool is not the one to blame."""
-        return all(
-            self._proof.ask(scene.database, role, scene.served.passwords[role]).outcome is Outcome.ACCEPTED
+    def _former_passwords(self, scene: Scene, plan: Plan) -> Outcome:
+        """What PostgreSQL says to those that would be put back: accepted, or its first other answer.
+
+        It may have moved on, and pgpool not be to blame.
+        """
+        outcomes = (
+            self._proof.ask(scene.database, role, scene.served.passwords[role]).outcome
             for role in plan.changed(scene.served)
             if role in scene.served.passwords
         )
+        return next((each for each in outcomes if each is not Outcome.ACCEPTED), Outcome.ACCEPTED)
 
     def _put_back(self, former: Generation, live: Generation, scene: Scene) -> None:
         """Have pgpool serve a former set again; nothing when it does already."""
@@ -153,7 +161,7 @@ class Serving:
             self._publish(former.tree, live)
         if not self._is_proven(former.digest):
             self._proof.reload(former.tree)
-            self._proof.retire(scene.served, scene.served.check_user, scene.database)
+            self._proof.retire(scene.served, [scene.served.check_user], scene.database)
             mark(self._around.run_dir, VERIFIED, former.digest)
 
 

@@ -59,7 +59,7 @@ class Status:
     """New roles that pgpool has, but that PostgreSQL does not let in yet."""
     restart: Restart | None = None
     settled: bool = False
-    """Whether there has been a good state since the start: it never turns back."""
+    """Whether logins through pgpool have proved a set since the start: it never turns back."""
 
     def document(self) -> dict[str, object]:
         """As JSON has it; digests shortened as in the log."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from entrypoint.backends import Backend
@@ -100,15 +101,23 @@ def test_a_servers_own_reasons_are_told_apart(server: PostgresServer) -> None:
         "fine": ("LOGIN", ACCEPTED, "accepted by the primary"),
         "nologin": ("NOLOGIN", REJECTED, "28000: the role may not log in"),
         "expired": ("LOGIN VALID UNTIL '2001-01-01'", REJECTED, "28P01: wrong password"),
-        "limited": ("LOGIN CONNECTION LIMIT 0", UNKNOWN, "53300: too many connections"),
+        "limited": ("LOGIN CONNECTION LIMIT 0", ACCEPTED, "53300: too many connections"),
     }
     for name, (options, outcome, reason) in roles.items():
         server.sql(f"CREATE ROLE {name} {options} PASSWORD '{PASSWORD.replace(chr(39), chr(39) * 2)}'")
         said = attempt(server, name, PASSWORD)
         assert (said.outcome, reason in said.reason) == (outcome, True), said
         assert PASSWORD not in said.reason
-    for name in ("fine", "nobody at all"):
+    for name in ("fine", "nobody at all", "limited"):
         assert attempt(server, name, WRONG).outcome is REJECTED
+
+
+def test_a_role_at_its_connection_limit_proves_its_password(server: PostgresServer) -> None:
+    server.sql(f"ALTER ROLE {APP_ROLE} CONNECTION LIMIT 1")
+    with psycopg.connect(host=server.host, port=server.port, user=APP_ROLE, password=APP_PASSWORD, dbname="postgres"):
+        said = attempt(server, APP_ROLE, APP_PASSWORD)
+        assert (said.outcome, "53300: too many connections" in said.reason) == (ACCEPTED, True), said
+        assert attempt(server, APP_ROLE, WRONG).outcome is REJECTED
 
 
 def test_a_database_that_cannot_be_entered_is_replaced_by_another(server: PostgresServer) -> None:
