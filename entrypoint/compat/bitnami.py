@@ -91,6 +91,10 @@ _YES = ("1", "yes", "true", "on")
 def draft(given: Draft) -> None:
     """Fill in what the variables say; what is wrong with them is added to the draft's problems."""
     values = read_rows(given, TABLE)
+    given.certificate = (
+        "name both in PGPOOL_TLS_CERT_FILE and PGPOOL_TLS_KEY_FILE, or a directory with tls.crt and tls.key in "
+        "PGPOOL_TLS_DIR; or set PGPOOL_ENABLE_TLS=no"
+    )
     for row in TABLE:
         raw = values.get(row.variable)
         if raw is None and row.default is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from entrypoint import defaults, tls
 from entrypoint.catalogue import Catalogue, InvalidValueError
-from entrypoint.compat.draft import Draft, is_default
+from entrypoint.compat.draft import Draft, is_default, is_on
 from entrypoint.environment import PARAMS_PREFIX, is_secret
 from entrypoint.material import Supplied
 from entrypoint.sources import Raw
@@ -45,17 +45,17 @@ _DROPPED = {
     **dict.fromkeys(("black_function_list", "white_function_list"), _GONE),
     "syslog_ident": "is not taken over: the sidecar needs that parameter; tell the logs apart by pod",
 }
-_FIXED: dict[str, tuple[Callable[[str], bool], str]] = {
+_FIXED: dict[str, tuple[Callable[[Raw], bool], str]] = {
     "enable_pool_hba": (
-        lambda value: value.lower() in ("on", "true", "yes", "t", "y", "1"),
+        is_on,
         f"is not taken over: pgpool itself asks every client for its password, by SCRAM; {_GIVE}",
     ),
     "pool_passwd": (
-        bool,
+        lambda raw: bool(raw.value),
         f"is not taken over: without pool_passwd pgpool would ask for passwords in clear text; {_GIVE}",
     ),
     "allow_clear_text_frontend_auth": (
-        lambda value: value.lower() in ("off", "false", "no", "f", "n", "0"),
+        lambda raw: not is_on(raw),
         f"is not taken over: no password travels in clear text; {_GIVE}",
     ),
 }
@@ -85,12 +85,19 @@ def settle(draft: Draft, catalogue: Catalogue, *, keep: frozenset[str] = frozens
                 draft.warnings.append(f"{name} ({raw.origin}) {_DROPPED[name]}")
         elif name in _FIXED:
             is_ours, warning = _FIXED[name]
-            if not is_ours(raw.value):
+            if not is_ours(raw):
                 draft.warnings.append(f"{name} ({raw.origin}) {warning}")
-        else:
+        elif raw.value or not _is_reserved(name, catalogue):
             variable = f"{PARAMS_PREFIX}{name.upper()}"
             draft.set(variable, Raw(raw.value, raw.origin, raw.secret or is_secret(variable, catalogue)))
     return Supplied(credentials=tuple(draft.credentials), key=draft.key, tls=files)
+
+
+def _is_reserved(name: str, catalogue: Catalogue) -> bool:
+    try:
+        return catalogue.find(name)[0].name in defaults.RESERVED
+    except InvalidValueError:
+        return False
 
 
 def _backends(draft: Draft) -> Raw | None:
@@ -136,9 +143,8 @@ def _names(draft: Draft, nodes: dict[int, dict[str, Raw]], hosts: dict[int, Raw]
         for node, label in labels.items()
     }
     names = {node: _value(nodes[node].get("application_name"), guessed[node]) for node in hosts}
-    failback = draft.parameters.get("auto_failback")
     unnamed = [node for node in hosts if not _given(nodes[node].get("application_name"))]
-    if unnamed and failback is not None and failback.value.lower() in ("on", "yes", "true", "1"):
+    if unnamed and is_on(draft.parameters.get("auto_failback")):
         draft.warnings.append(
             f"auto_failback relies on names that are guessed from the hosts ({', '.join(names[n] for n in unnamed)}); "
             "give each server its application_name"
@@ -200,22 +206,16 @@ def _tls(draft: Draft, catalogue: Catalogue) -> dict[str, Path]:
     except InvalidValueError as error:
         draft.refuse(switch, "ssl", error.what, error.remedy)
         return {}
-    for file in tls.REQUIRED:
-        if file not in files:
-            what = (
-                f"TLS is on, but {names[file]} is not given; no certificate is made up here, for it would prove nothing"
-            )
-            draft.problems.add(
-                "ssl", switch.origin, what, "mount certificate and key, and name their directory in PGPOOL_TLS_DIR"
-            )
+    if missing := [names[file] for file in tls.REQUIRED if file not in files]:
+        what = f"TLS is on without {' and '.join(missing)}; no certificate is made up here, for it would prove nothing"
+        draft.problems.add("ssl", switch.origin, what, draft.certificate)
+        return {}
     for raw in files.values():
         if not raw.value.startswith("/"):
             draft.refuse(raw, "ssl", "is not an absolute path", "begin it with /")
     paths = {file: Path(raw.value) for file, raw in files.items()}
-    if "tls.crt" in paths:
-        directory = paths["tls.crt"].parent
-        draft.set("PGPOOL_TLS_DIR", Raw(str(directory), files["tls.crt"].origin))
-        renamed = [f"{file} for {path}" for file, path in paths.items() if path != directory / file]
-        if renamed:
-            draft.warnings.append(f"in messages, PGPOOL_TLS_DIR has {', '.join(renamed)}")
+    directory = paths["tls.crt"].parent
+    draft.set("PGPOOL_TLS_DIR", Raw(str(directory), files["tls.crt"].origin))
+    if renamed := [f"{file} for {path}" for file, path in paths.items() if path != directory / file]:
+        draft.warnings.append(f"in messages, PGPOOL_TLS_DIR has {', '.join(renamed)}")
     return paths

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from entrypoint.catalogue import Catalogue
-from entrypoint.compat.draft import Draft, Row, given_as, read_conf, read_rows
+from entrypoint.compat.draft import Draft, Row, given_as, is_on, read_conf, read_rows
 from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, find_settings
 from entrypoint.sources import Raw
 
@@ -31,6 +31,15 @@ With or without one, it adds failover_on_backend_error off, unless that is on.
 """
 
 
+_TRUE = ("true", "yes", "on")
+"""Of that image's own variables."""
+
+
+def volume(env: Mapping[str, str]) -> Path:
+    """The directory where that image looks for mounted files."""
+    return Path(env.get(VOLUME) or "/config")
+
+
 def is_pair(name: str, env: Mapping[str, str]) -> bool:
     """Whether a variable is a role's name or its password: one of a pair that is not ours."""
     base = name.removesuffix("_FILE")
@@ -42,7 +51,7 @@ def is_pair(name: str, env: Mapping[str, str]) -> bool:
 
 def mounted_conf(env: Mapping[str, str]) -> Path | None:
     """The pgpool.conf that is mounted, if it is."""
-    path = Path(env.get(VOLUME) or "/config") / "pgpool.conf"
+    path = volume(env) / "pgpool.conf"
     try:
         return path if path.is_file() else None
     except (OSError, ValueError):
@@ -56,10 +65,23 @@ def draft(given: Draft, catalogue: Catalogue) -> None:
     if not given.has("PGPOOL_BACKENDS") and not given.parameters.get("backend_hostname0", Raw("", "")).value:
         what = "names no server" if mounted_conf(given.env) else "is required"
         given.problems.add("PGPOOL_PARAMS_BACKEND_HOSTNAME0", "not set", what, "set it to the host of the first server")
+    off = f"ssl = off in {conf}" if (conf := mounted_conf(given.env)) else "PGPOOL_PARAMS_SSL=off"
+    warn = given.warnings.append
+    if values.get("PGPOOL_ENABLE_POOL_PASSWD", Raw("true", "")).value not in _TRUE:
+        off = "PGPOOL_ENABLE_POOL_PASSWD=true"
+        for name in ("ssl", "enable_pool_hba"):
+            given.parameters[name] = Raw("on", "from PGPOOL_ENABLE_POOL_PASSWD")
+        warn(
+            "PGPOOL_ENABLE_POOL_PASSWD is not taken over: only roles whose passwords are given can log in; give each "
+            "role that is to log in its <X>_USERNAME and <X>_PASSWORD"
+        )
+    given.certificate = (
+        f"mount tls.crt and tls.key at {volume(given.env)}/tls, or name another directory that has them in "
+        f"PGPOOL_TLS_DIR; or go without TLS: {off}"
+    )
     _roles(given)
     _mounted(given)
-    warn = given.warnings.append
-    if values.get("PGPOOL_SKIP_PASSWORD_ENCRYPTION", Raw("false", "")).value in ("true", "yes", "on"):
+    if values.get("PGPOOL_SKIP_PASSWORD_ENCRYPTION", Raw("false", "")).value in _TRUE:
         given.refuse(
             values["PGPOOL_SKIP_PASSWORD_ENCRYPTION"],
             "PGPOOL_SKIP_PASSWORD_ENCRYPTION",
@@ -70,11 +92,6 @@ def draft(given: Draft, catalogue: Catalogue) -> None:
         warn(
             "PGPOOL_PASSWORD_ENCRYPTION_METHOD is not taken over: clients log in by scram-sha-256; upgrade drivers "
             "that cannot do SCRAM"
-        )
-    if values.get("PGPOOL_ENABLE_POOL_PASSWD", Raw("true", "")).value not in ("true", "yes", "on"):
-        warn(
-            "PGPOOL_ENABLE_POOL_PASSWD is not taken over: only roles whose passwords are given can log in; give each "
-            "role that is to log in its <X>_USERNAME and <X>_PASSWORD"
         )
 
 
@@ -111,8 +128,8 @@ def _roles(given: Draft) -> None:
 
 def _mounted(given: Draft) -> None:
     """pool_hba.conf and the certificate, where that image looks for them."""
-    directory = Path(given.env.get(VOLUME) or "/config")
-    uses_hba = given.parameters.get("enable_pool_hba", Raw("off", "")).value.lower() in ("on", "true", "yes", "1")
+    directory = volume(given.env)
+    uses_hba = is_on(given.parameters.get("enable_pool_hba"))
     hba = directory / "pool_hba.conf"
     if hba.is_file():
         if uses_hba:
