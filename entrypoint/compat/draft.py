@@ -68,6 +68,8 @@ class Draft:
 
     def refuse(self, raw: Raw, setting: str, what: str, remedy: str) -> None:
         """Add a problem with something that was given."""
+        if raw.value[:1] in ("'", '"') and raw.value[:1] == raw.value[-1:]:
+            remedy = "remove the quotes: they are part of the value"
         self.problems.add(setting, raw.origin, raw.quoted(what), remedy)
 
 

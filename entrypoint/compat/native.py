@@ -6,21 +6,14 @@ from pathlib import Path
 
 from entrypoint import defaults, tls
 from entrypoint.catalogue import Catalogue, InvalidValueError
-from entrypoint.compat.draft import Draft, is_default, is_on
-from entrypoint.environment import PARAMS_PREFIX, is_secret
+from entrypoint.compat.draft import Draft, given_as, is_default, is_on
+from entrypoint.environment import PARAMS_PREFIX, is_secret, read_variable
 from entrypoint.material import Supplied
 from entrypoint.sources import Raw
 
-OURS = frozenset(
-    {
-        "listen_addresses",
-        "log_pcp_processes",
-        "memqcache_total_size",
-        "memqcache_max_num_cache",
-        "enable_shared_relcache",
-    }
-)
-"""Defaults of ours that nobody notices, but for memory and the log."""
+_CACHE = frozenset({"memqcache_total_size", "memqcache_max_num_cache", "enable_shared_relcache"})
+OURS = frozenset({"listen_addresses", "log_pcp_processes"}) | _CACHE
+"""Defaults of ours that nobody notices, but for memory and the log; those of the query cache only while it is off."""
 
 _NODE = re.compile(r"backend_(hostname|port|weight|flag|application_name|data_directory)(0|[1-9][0-9]*)")
 _PIECE = re.compile(r"[^\s,?=&\[\]]+")
@@ -66,10 +59,11 @@ def settle(draft: Draft, catalogue: Catalogue, *, keep: frozenset[str] = frozens
 
     Where that image leaves a parameter to pgpool, so does this; except for those in `keep`, which stay as ours.
     """
+    ours = keep | (OURS - _CACHE if _has_cache(draft) else OURS)
     for section in (defaults.CLIENTS, defaults.CHECKS, defaults.FAILOVER, defaults.ADMINISTRATION):
         for each in section.defaults:
             built_in = catalogue.parameters[each.name].default
-            if each.name not in OURS | keep and built_in is not None:
+            if each.name not in ours and built_in is not None:
                 text = {True: "on", False: "off"}[built_in] if isinstance(built_in, bool) else str(built_in)
                 draft.parameters.setdefault(each.name, Raw(text, "default of pgpool"))
     parameters = draft.parameters
@@ -91,6 +85,16 @@ def settle(draft: Draft, catalogue: Catalogue, *, keep: frozenset[str] = frozens
             variable = f"{PARAMS_PREFIX}{name.upper()}"
             draft.set(variable, Raw(raw.value, raw.origin, raw.secret or is_secret(variable, catalogue)))
     return Supplied(credentials=tuple(draft.credentials), key=draft.key, tls=files)
+
+
+def _has_cache(draft: Draft) -> bool:
+    variable = f"{PARAMS_PREFIX}MEMORY_CACHE_ENABLED"
+    given = [draft.parameters.get("memory_cache_enabled")] + [
+        read_variable(name, variable, draft.env, draft.reader, draft.problems, secret=False)
+        for name in given_as(variable, draft.env)
+        if name not in draft.theirs
+    ]
+    return any(map(is_on, given))
 
 
 def _is_reserved(name: str, catalogue: Catalogue) -> bool:

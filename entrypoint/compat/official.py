@@ -124,6 +124,12 @@ def _roles(given: Draft) -> None:
         rows = [Row(variable=f"{prefix}_USERNAME"), Row(variable=f"{prefix}_PASSWORD", secret=True)]
         pair = read_rows(given, rows)
         given.add_role(*(pair.get(row.variable) for row in rows))
+    for name in sorted(name for name, value in given.env.items() if value and name.endswith("_USERNAME")):
+        password = f"{name.removesuffix('_USERNAME')}_PASSWORD"
+        if not name.startswith("PGPOOL_") and not any(given.env[each] for each in given_as(password, given.env)):
+            given.warnings.append(
+                f"{name} names no role, because {password} is not set; set it if that role is to log in"
+            )
 
 
 def _mounted(given: Draft) -> None:

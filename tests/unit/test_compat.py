@@ -111,6 +111,9 @@ LOST = [
     ("bitnami", "PGPOOL_HEALTH_CHECK_USER", "other", "both checks log in as the role of sr_check_user"),
     ("bitnami", "PGPOOL_AUTO_FAILBACK", "yes", "names that are guessed from the hosts (pg-0, pg-1)"),
     ("bitnami", "PGPOOL_BACKEND_NODES", "1:a,3:b", "the nodes 1, 3 are numbered from 0 on"),
+    ("bitnami", "PGPOOL_PASSWD_FILE", "/etc/pool_passwd", "give the passwords of its roles"),
+    ("bitnami", "PGPOOL_BACKEND_APPLICATION_NAMES", "one", "has 1 names for 2 nodes"),
+    ("official", "APP_USERNAME", "app", "APP_USERNAME names no role"),
     ("official", "PGPOOL_PASSWORD_ENCRYPTION_METHOD", "md5", "clients log in by scram-sha-256"),
     ("official", "PGPOOL_PARAMS_SOCKET_DIR", "/tmp", "the sockets and other files of pgpool are in PGPOOL_RUN_DIR"),
     ("official", "PGPOOL_PARAMS_POOL_PASSWD", "", "without pool_passwd"),
@@ -175,7 +178,15 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a:99999"}, "PGPOOL_BACKENDS (from PGPOOL_BACKEND_NODES)", "'99999'"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a?b"}, "node 0 (from PGPOOL_BACKEND_NODES)", "signs where none can be"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": None}, "PGPOOL_BACKEND_NODES (not set)", "is required"),
-    ("bitnami", {"PGPOOL_BACKEND_APPLICATION_NAMES": "one"}, "APPLICATION_NAMES", "has 1 names for 2 nodes"),
+    (
+        "bitnami",
+        {"PGPOOL_BACKEND_APPLICATION_NAMES": "one", "PGPOOL_AUTO_FAILBACK": "yes"},
+        "PGPOOL_BACKEND_APPLICATION_NAMES",
+        "has 1 names for 2 nodes",
+    ),
+    ("bitnami", {"PGPOOL_BACKEND_NODES": '"0:a,1:b"'}, "PGPOOL_BACKEND_NODES", "remove the quotes: they are part"),
+    ("bitnami", {"PGPOOL_POSTGRES_PASSWORD": None}, "PGPOOL_POSTGRES_PASSWORD (not set)", "'postgres' cannot log in"),
+    ("bitnami", {"PGPOOL_POSTGRES_PASSWORD": ""}, "PGPOOL_POSTGRES_PASSWORD (not set)", "'postgres' cannot log in"),
     ("bitnami", {"PGPOOL_POSTGRES_CUSTOM_USERS": "a,b"}, "CUSTOM_USERS", "has 2 roles"),
     (
         "bitnami",
@@ -277,6 +288,60 @@ def test_empty_parameters_that_a_setting_owns_are_passed_over(bare: Site) -> Non
     with (bare.root / "config/pgpool.conf").open("a") as conf:
         conf.write("recovery_password = ''\nwd_lifecheck_password = ''\nhealth_check_password0 = ''\nssl_key = ''\n")
     assert "recovery_password" not in given(bare, place).conf()
+
+
+@pytest.mark.parametrize("password", ["TEXT", "TEXTa", "AESa"])
+def test_bitnamis_check_password_is_never_a_word_of_pgpool_conf(bare: Site, password: str) -> None:
+    given(bare, BITNAMI, PGPOOL_SR_CHECK_PASSWORD=password, PGPOOL_HEALTH_CHECK_PASSWORD=password)
+    assert roles(bare)["customuser"] == password
+
+
+def test_without_pool_passwd_or_with_a_directory_of_roles_the_postgres_role_needs_no_password(bare: Site) -> None:
+    given(bare, BITNAMI, PGPOOL_POSTGRES_PASSWORD=None, PGPOOL_ENABLE_POOL_PASSWD="no")
+    assert roles(bare) == {"customuser": "custompassword"}
+    bare.user("app", "of a directory % 1")
+    given(bare, {}, PGPOOL_ENABLE_POOL_PASSWD=None, PGPOOL_USERS_DIR=str(bare.users))
+    assert roles(bare) == {"customuser": "custompassword", "app": "of a directory % 1"}
+
+
+def test_an_administrator_without_a_password_is_told(bare: Site) -> None:
+    given(bare, BITNAMI, PGPOOL_ADMIN_PASSWORD=None)
+    (warning,) = [each for each in bare.resolve().model.warnings if "PGPOOL_ADMIN_PASSWORD" in each]
+    assert "is not set: " in warning
+
+
+def test_a_role_whose_password_is_empty_is_told(bare: Site) -> None:
+    given(bare, OFFICIAL, APP_USERNAME="app", APP_PASSWORD="", GIT_USERNAME="git", GIT_PASSWORD="git % pass")
+    (warning,) = [each for each in bare.resolve().model.warnings if "names no role" in each]
+    assert warning.startswith("APP_USERNAME names no role, because APP_PASSWORD is not set;")
+
+
+def test_the_limit_of_the_search_for_a_primary_is_not_told_to_whoever_has_set_it(bare: Site) -> None:
+    given(bare, BITNAMI, PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT="90")
+    assert not any("search_primary_node_timeout" in each for each in bare.resolve().model.warnings)
+    conf = bare.file("mine.conf", "search_primary_node_timeout = 80\n")
+    given(bare, {}, PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT=None, PGPOOL_USER_CONF_FILE=str(conf))
+    assert bare.conf()["search_primary_node_timeout"] == "80"
+    assert not any("search_primary_node_timeout" in each for each in bare.resolve().model.warnings)
+
+
+def test_names_of_the_servers_that_do_not_fit_count_for_nothing_without_auto_failback(bare: Site) -> None:
+    given(bare, BITNAMI, PGPOOL_BACKEND_APPLICATION_NAMES="one")
+    assert bare.conf()["backend_application_name0"] == "'pg-0'"
+
+
+@pytest.mark.parametrize(
+    "on", [{"PGPOOL_PARAMS_MEMORY_CACHE_ENABLED": "on"}, {"PGPOOL_PARAMS_MEMORY_CACHE_ENABLED_FILE": "{on}"}]
+)
+@pytest.mark.parametrize("image", ["bitnami", "official"])
+def test_a_query_cache_that_is_on_has_the_size_it_has_there(bare: Site, image: str, on: dict[str, str]) -> None:
+    placed = {name: value.format(on=bare.file("on", "true\n")) for name, value in on.items()}
+    given(bare, BITNAMI if image == "bitnami" else OFFICIAL, **placed)
+    written = bare.conf()
+    assert written["memory_cache_enabled"] == "on"
+    assert [written[name] for name in ("memqcache_total_size", "memqcache_max_num_cache")] == ["67108864", "1000000"]
+    assert written["enable_shared_relcache"] == "on"
+    assert bare.conf(PGPOOL_PARAMS_MEMQCACHE_TOTAL_SIZE="8MB")["memqcache_total_size"] == "'8MB'"
 
 
 @pytest.mark.parametrize("value", ["on", "T", "y", "1", "TRUE"])
