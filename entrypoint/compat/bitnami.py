@@ -190,8 +190,8 @@ def _custom_roles(given: Draft, values: dict[str, Raw]) -> None:
         remedy = "give each role one; put passwords with blanks, commas or semicolons into PGPOOL_USERS_DIR"
         given.problems.add("PGPOOL_POSTGRES_CUSTOM_USERS", origin, what, remedy)
         return
-    for role, password in zip(roles, secrets, strict=True):
-        given.add_role(Raw(role, users.origin), Raw(password, passwords.origin, secret=True))
+    for number, (role, password) in enumerate(zip(roles, secrets, strict=True), start=1):
+        given.add_role(Raw(role, users.origin), Raw(password, f"{passwords.origin}, part {number}", secret=True))
 
 
 def _differences(given: Draft, values: dict[str, Raw]) -> None:
@@ -230,7 +230,7 @@ def _differences(given: Draft, values: dict[str, Raw]) -> None:
         )
     if "PGPOOL_EXTRA_FLAGS" in values:
         warn("PGPOOL_EXTRA_FLAGS is not taken over; give pgpool's arguments to the container: `run -- …`")
-    if scripts := _init_scripts():
+    if given.here and (scripts := _init_scripts()):
         warn(
             f"{', '.join(scripts)} in {INIT_SCRIPTS} are not run; set what they change in pgpool.conf as "
             "PGPOOL_PARAMS_…, and do the rest before this container starts"

@@ -42,6 +42,8 @@ class Draft:
     credentials: list[Credential] = field(default_factory=list)
     key: Secret | None = None
     warnings: list[str] = field(default_factory=list)
+    here: bool = True
+    """Whether what may be mounted in that image is mounted on this machine."""
     certificate: str = ""
     """What to do when TLS is on without a certificate, in that image's words."""
 

@@ -83,8 +83,14 @@ def settle(draft: Draft, catalogue: Catalogue, *, keep: frozenset[str] = frozens
                 draft.warnings.append(f"{name} ({raw.origin}) {warning}")
         elif raw.value or not _is_reserved(name, catalogue):
             variable = f"{PARAMS_PREFIX}{name.upper()}"
-            draft.set(variable, Raw(raw.value, raw.origin, raw.secret or is_secret(variable, catalogue)))
+            secret = raw.secret or is_command(name) or is_secret(variable, catalogue)
+            draft.set(variable, Raw(raw.value, raw.origin, secret))
     return Supplied(credentials=tuple(draft.credentials), key=draft.key, tls=files)
+
+
+def is_command(name: str) -> bool:
+    """Whether a parameter is a command, which may hold a secret: it is not printed."""
+    return name.endswith("_command")
 
 
 def _has_cache(draft: Draft) -> bool:

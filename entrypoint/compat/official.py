@@ -52,20 +52,25 @@ def is_pair(name: str, env: Mapping[str, str]) -> bool:
 def mounted_conf(env: Mapping[str, str]) -> Path | None:
     """The pgpool.conf that is mounted, if it is."""
     path = volume(env) / "pgpool.conf"
+    return path if _is_file(path) else None
+
+
+def _is_file(path: Path) -> bool:
     try:
-        return path if path.is_file() else None
+        return path.is_file()
     except (OSError, ValueError):
-        return None
+        return False
 
 
 def draft(given: Draft, catalogue: Catalogue) -> None:
     """Fill in what variables and mounted files say; what is wrong with them is added to the draft's problems."""
     values = read_rows(given, TABLE)
-    _parameters(given, catalogue)
+    conf = mounted_conf(given.env) if given.here else None
+    _parameters(given, conf, catalogue)
     if not given.has("PGPOOL_BACKENDS") and not given.parameters.get("backend_hostname0", Raw("", "")).value:
-        what = "names no server" if mounted_conf(given.env) else "is required"
+        what = "names no server" if conf else "is required"
         given.problems.add("PGPOOL_PARAMS_BACKEND_HOSTNAME0", "not set", what, "set it to the host of the first server")
-    off = f"ssl = off in {conf}" if (conf := mounted_conf(given.env)) else "PGPOOL_PARAMS_SSL=off"
+    off = f"ssl = off in {conf}" if conf else "PGPOOL_PARAMS_SSL=off"
     warn = given.warnings.append
     if values.get("PGPOOL_ENABLE_POOL_PASSWD", Raw("true", "")).value not in _TRUE:
         off = "PGPOOL_ENABLE_POOL_PASSWD=true"
@@ -95,14 +100,14 @@ def draft(given: Draft, catalogue: Catalogue) -> None:
         )
 
 
-def _parameters(given: Draft, catalogue: Catalogue) -> None:
+def _parameters(given: Draft, conf: Path | None, catalogue: Catalogue) -> None:
     own = {name: value for name, value in given.env.items() if name.startswith(PARAMS_PREFIX)}
     variables = dict(find_settings(own, catalogue, given.reader, given.problems))
     given.parameters["failover_on_backend_error"] = Raw("off", f"default of {NAME}")
-    if (path := mounted_conf(given.env)) is not None:
+    if conf is not None:
         if variables:
-            given.warnings.append(f"not taken over, because {path} is there: {', '.join(variables)}; remove them")
-        read_conf(given, path, str(path.parent), str(path))
+            given.warnings.append(f"not taken over, because {conf} is there: {', '.join(variables)}; remove them")
+        read_conf(given, conf, str(conf.parent), str(conf))
         return
     for name, value in DEFAULTS.items():
         given.parameters[name] = Raw(value, f"default of {NAME}")
@@ -137,7 +142,8 @@ def _mounted(given: Draft) -> None:
     directory = volume(given.env)
     uses_hba = is_on(given.parameters.get("enable_pool_hba"))
     hba = directory / "pool_hba.conf"
-    if hba.is_file():
+    has_hba = given.here and _is_file(hba)
+    if has_hba:
         if uses_hba:
             given.set("PGPOOL_HBA_FILE", Raw(str(hba), f"from {directory}"))
         else:
@@ -147,17 +153,17 @@ def _mounted(given: Draft) -> None:
             "every client logs in to pgpool itself, by SCRAM, though enable_pool_hba is not on; give each role that is "
             "to log in its <X>_USERNAME and <X>_PASSWORD"
         )
-    if uses_hba and not hba.is_file():
+    if uses_hba and not has_hba:
         given.warnings.append(
             "clients on the Unix socket need their password, too (no `trust` there); give it to scripts that log in "
             "without one"
         )
     given.parameters.pop("enable_pool_hba", None)
     pair = {"ssl_cert": directory / "tls/tls.crt", "ssl_key": directory / "tls/tls.key"}
-    if all(path.is_file() for path in pair.values()):
+    if given.here and all(map(_is_file, pair.values())):
         given.parameters["ssl"] = Raw("on", f"from {directory}")
         given.parameters |= {name: Raw(str(path), f"from {directory}") for name, path in pair.items()}
-        if not hba.is_file():
+        if not has_hba:
             given.warnings.append(
                 f"TLS is on, so that clients without TLS are refused; to have both, mount {hba} with the line "
                 "`host all all all scram-sha-256`, and set PGPOOL_PARAMS_ENABLE_POOL_HBA=on"
