@@ -95,7 +95,8 @@ def _parameters(result: Migration, loaded: Loaded, catalogue: Catalogue, image: 
             _set(result, name, raw)
     result.differences += [
         f"{name} is {ours[name].value} here ({ours[name].why}); PGPOOL_PARAMS_{name.upper()} sets it"
-        for name in sorted(OURS - seen - {"listen_addresses"})  # that is * in both images, too
+        for name in ours
+        if name in OURS - seen - {"listen_addresses"}  # that is * in both images, too
     ]
 
 

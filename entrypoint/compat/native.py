@@ -16,7 +16,7 @@ OURS = frozenset({"listen_addresses", "log_pcp_processes"}) | _CACHE
 """Defaults of ours that nobody notices, but for memory and the log; those of the query cache only while it is off."""
 
 _NODE = re.compile(r"backend_(hostname|port|weight|flag|application_name|data_directory)(0|[1-9][0-9]*)")
-_PIECE = re.compile(r"[^\s,?=&\[\]]+")
+_PIECE = re.compile(r"[^\s,?=&\[\]'\"]+")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 _GIVE = "give the password of each role that is to log in"
@@ -134,10 +134,10 @@ def _entry(draft: Draft, node: int, fields: dict[str, Raw], name: str) -> str:
     host = fields["hostname"].value
     port = _value(fields.get("port"), "5432")
     weight, flag = _value(fields.get("weight"), "1"), _value(fields.get("flag"), "ALLOW_TO_FAILOVER")
-    # Else a comma or a question mark would begin something new.
-    if not all(_PIECE.fullmatch(piece) for piece in (name, host, port, weight, flag)):
-        what = f"node {node} has blanks or signs where none can be"
-        draft.problems.add(f"node {node}", fields["hostname"].origin, what, "correct it")
+    for field, raw in fields.items():
+        # Else a comma or a question mark would begin something new.
+        if field != "data_directory" and raw.value and not _PIECE.fullmatch(raw.value):
+            draft.refuse(raw, f"node {node}", "has blanks or signs where none can be", "correct it")
     options = [f"weight={weight}"] * (weight != "1") + [f"flag={flag}"] * (flag != "ALLOW_TO_FAILOVER")
     address = f"[{host}]" if ":" in host else host
     return f"{name}={address}:{port}{'?' if options else ''}{'&'.join(options)}"

@@ -210,6 +210,18 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
         "ssl (from PGPOOL_ENABLE_POOL_PASSWD)",
         "without TLS: PGPOOL_",
     ),
+    (
+        "official",
+        {"PGPOOL_PARAMS_BACKEND_HOSTNAME0": '"db"'},
+        "node 0 (from PGPOOL_PARAMS_",
+        "remove the quotes: they are",
+    ),
+    (
+        "official",
+        {"PGPOOL_PARAMS_BACKEND_PORT1": "'1'"},
+        "node 1 (from PGPOOL_PARAMS_BACKEND_PORT1)",
+        "remove the quotes",
+    ),
     ("official", {"PGPOOL_PARAMS_MAX_POLL": "1"}, "PGPOOL_PARAMS_MAX_POLL", "did you mean max_pool?"),
     ("official", {"PGPOOL_PARAMS_PORT_FILE": "{conf}", "PGPOOL_PARAMS_PORT": "1"}, "PORT_FILE", "keep one of the two"),
     ("official", {"PGPOOL_PARAMS_HEALTH_CHECK_PASSWORD": "AESabc"}, "health_check_password", "is encrypted"),
