@@ -11,7 +11,7 @@ import yaml
 from entrypoint.compat.translate import image_of
 from entrypoint.errors import ConfigurationError, Problem
 
-_MANIFEST = re.compile(r"([ \t]*(#.*)?\n)*(---\s*\n|\w+:)")
+_MANIFEST = re.compile(r"([ \t\r]*(#.*)?\n)*(---\s*\n|\w+:)")
 """How a manifest of Kubernetes begins, and no list of variables does."""
 
 UNKNOWN = "value-of-"

@@ -161,8 +161,9 @@ REFERENCES = {
         yaml.safe_dump(REFERENCES),
         "# two of a directory\n---\n"
         + yaml.safe_dump_all([{"kind": "Service", "spec": {"type": "ClusterIP"}}, REFERENCES]),
+        f"\n# Windows\n\n{yaml.safe_dump(REFERENCES)}".replace("\n", "\r\n"),
     ],
-    ids=["JSON", "a list", "YAML", "several documents"],
+    ids=["JSON", "a list", "YAML", "several documents", "CRLF"],
 )
 def test_what_a_deployment_takes_from_a_secret_is_referred_to(text: str, catalogue: Catalogue) -> None:
     migration = migrate(read_source(text), catalogue)
