@@ -6,18 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from entrypoint import defaults
+from entrypoint import defaults, tls
 from entrypoint import settings as table
 from entrypoint.catalogue import Assignment, Catalogue, InvalidValueError
-from entrypoint.compat.source import UNKNOWN, Source
+from entrypoint.compat.elsewhere import Elsewhere, left_open, scripts
+from entrypoint.compat.native import OURS, is_command
+from entrypoint.compat.source import RUNNING, UNKNOWN, Source
 from entrypoint.compat.translate import IMAGES, Loaded, image_of, load_translated
 from entrypoint.defaults import Default
 from entrypoint.environment import PARAMS_PREFIX
 from entrypoint.errors import ConfigurationError, Problem, Problems
 from entrypoint.material import Credential
-from entrypoint.sources import Raw, Reader, SourceError
+from entrypoint.sources import Raw
 
-_NOT_HERE = b"# not read here\n"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -35,41 +36,38 @@ class Migration:
     config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
     """Further ConfigMaps, as the Secrets."""
     differences: list[str] = field(default_factory=list)
-
-
-class _Elsewhere(Reader):
-    """Reads what can be read here; the rest is in the container that is described."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.missing: list[str] = []
-
-    def file(self, path: Path) -> bytes:
-        """The content, or what stands for it."""
-        try:
-            return super().file(path)
-        except SourceError:
-            self.missing.append(str(path))
-            return _NOT_HERE
+    container: str = "pgpool"
+    """The name of the container in the workload."""
 
 
 def migrate(source: Source, catalogue: Catalogue) -> Migration:
-    """The native configuration for this environment. Raises ConfigurationError, as a boot with it would."""
-    image = image_of(source.environment)
+    """The native configuration for this environment. Raises ConfigurationError for what cannot be translated.
+
+    What can be translated may still not boot, with files and secrets that are not here: `check` says that.
+    """
+    image = image_of(source.environment, here=source.here)
+    if unknown := list(left_open(source, image, catalogue)):
+        raise ConfigurationError(unknown)  # the rest cannot be judged without
     if image is None:
         what = "is not an environment of pgpool/pgpool or bitnami/pgpool"
         raise ConfigurationError([Problem("input", "migrate", what, "give one, with PGPOOL_COMPAT if need be")])
-    problems, reader = Problems(), _Elsewhere()
-    loaded = load_translated(source.environment, catalogue, reader, problems)
+    problems, reader = Problems(), Elsewhere()
+    loaded = load_translated(source.environment, catalogue, reader, problems, here=source.here)
     problems.raise_if_any()
-    result = Migration()
-    _parameters(result, loaded, catalogue, image)
+    result = Migration(container=source.container)
+    _parameters(result, loaded, catalogue, image, source)
     _roles(result, loaded, source)
     _files(result, loaded, source)
     result.differences[:0] = [re.sub(f"'{UNKNOWN}(\\w+)'", r"the value of \1", each) for each in loaded.warnings]
     for path in dict.fromkeys(reader.missing):
         if path == source.environment.get("PGPOOL_USER_CONF_FILE"):
             result.differences.append(f"the lines of {path} are missing here; run this where that file is")
+    result.differences += scripts(source, image)
+    if source.dropped:
+        result.differences.append(
+            f"{', '.join(source.dropped)} of the container are not taken over, nor printed, for they may hold secrets; "
+            "arguments for pgpool follow `run --`"
+        )
     result.differences.append(
         "probes, scripts in /docker-entrypoint-initdb.d and files below /opt of that image do not exist here; "
         "the probes are in the patch"
@@ -77,31 +75,41 @@ def migrate(source: Source, catalogue: Catalogue) -> Migration:
     return result
 
 
-def _parameters(result: Migration, loaded: Loaded, catalogue: Catalogue, image: str) -> None:
+def _parameters(result: Migration, loaded: Loaded, catalogue: Catalogue, image: str, source: Source) -> None:
     """What is not a default of this image, nor of pgpool where this image has none."""
     ours = {
         each.name: each
         for section in (defaults.CLIENTS, defaults.CHECKS, defaults.FAILOVER, defaults.ADMINISTRATION)
         for each in section.defaults
     }
+    seen = set()
     for name, raw in sorted(loaded.settings.found.items()):
         if name.startswith(PARAMS_PREFIX):
             parameter = name.removeprefix(PARAMS_PREFIX).removesuffix("_FILE" if raw.origin.startswith("/") else "")
             assignment = catalogue.assign(parameter, raw.value)
+            seen.add(assignment.name)
             usual = ours.get(assignment.name)
             if not _is_usual(assignment, usual, catalogue):
-                _parameter(result, assignment, raw, usual, image)
+                _parameter(result, assignment, raw, usual, image, source)
         elif name in (table.BACKENDS.name, table.PATRONI.name, table.RUN_DIR.name) or "_SIDECAR_" in name:
             _set(result, name, raw)
+    result.differences += [
+        f"{name} is {ours[name].value} here ({ours[name].why}); PGPOOL_PARAMS_{name.upper()} sets it"
+        for name in ours
+        if name in OURS - seen - {"listen_addresses"}  # that is * in both images, too
+    ]
 
 
-def _parameter(result: Migration, assignment: Assignment, raw: Raw, own: Default | None, image: str) -> None:
+def _parameter(
+    result: Migration, assignment: Assignment, raw: Raw, own: Default | None, image: str, source: Source
+) -> None:
     parameter, variable = assignment.parameter, f"{PARAMS_PREFIX}{assignment.name.upper()}"
     if parameter.name in defaults.RESERVED:
         reserved = defaults.RESERVED[parameter.name]
         raise ConfigurationError([Problem(variable, raw.origin, reserved.reason, reserved.instead)])
-    if parameter.secret:
-        result.secrets.setdefault("pgpool-parameters", {})[assignment.name] = _value(_variable(raw, variable), None)
+    if parameter.secret or is_command(parameter.name):
+        words = _value(_variable(raw, variable), source, "value")
+        result.secrets.setdefault("pgpool-parameters", {})[assignment.name] = words
         result.mounts["pgpool-parameters"] = "/etc/pgpool/parameters"
         _set(result, f"{variable}_FILE", Raw(f"/etc/pgpool/parameters/{assignment.name}", raw.origin))
         return
@@ -143,9 +151,15 @@ def _roles(result: Migration, loaded: Loaded, source: Source) -> None:
         result.secrets[secret] = {"username": name, "password": value}
         result.mounts[secret] = f"{users}/{secret}"
         places[each.role] = f"{users}/{secret}/username"
+    if (directory := loaded.settings.found.get(table.USERS_DIR.name)) is not None:
+        result.differences.append(
+            f"the files in {directory.value} are not looked at; put them into Secret pgpool-users"
+        )
     raw = loaded.settings.found.get(table.CHECK_USER.name)
     if raw is not None and raw.value in places:
         _set(result, f"{table.CHECK_USER.name}_FILE", Raw(places[raw.value], raw.origin))
+    elif raw is not None and raw.value.startswith(UNKNOWN):
+        raise ConfigurationError([Problem(table.CHECK_USER.name, raw.origin, "has a value that is not here", RUNNING)])
     elif raw is not None and raw.value != table.CHECK_USER.default:
         _set(result, table.CHECK_USER.name, raw)
 
@@ -173,7 +187,11 @@ def _files(result: Migration, loaded: Loaded, source: Source) -> None:
         words = f"the content of {key_file.value}" if key_file else _value("PGPOOL_AES_KEY", source)
         path = secret("pgpool-key", "/etc/pgpool/key", "aes.key", words)
         _set(result, table.KEY_FILE.name, Raw(path, "from PGPOOL_AES_KEY"))
-    for file, place in (supplied.tls if supplied else {}).items():
+    tls_dir = found.get(table.TLS_DIR.name)
+    places = dict(supplied.tls) if supplied else {}
+    if tls_dir is not None and not places:
+        places = {file: Path(tls_dir.value) / file for file in tls.REQUIRED}
+    for file, place in places.items():
         secret("pgpool-tls", "/etc/pgpool/tls", file, f"the content of {place}")
         _set(result, table.TLS_DIR.name, Raw("/etc/pgpool/tls", found[table.TLS_DIR.name].origin))
     if (hba := found.get(table.HBA_FILE.name)) is not None:
@@ -183,13 +201,13 @@ def _files(result: Migration, loaded: Loaded, source: Source) -> None:
 
 
 def _value_of(credential: Credential, source: Source) -> str:
-    origin = credential.origin
-    return _content(origin) if origin.startswith("/") else _value(origin, source)
+    place, _, part = credential.origin.partition(", part ")
+    return (f"part {part} of " if part else "") + _value(place, source)
 
 
-def _content(place: str) -> str:
+def _content(place: str, what: str) -> str:
     path, _, line = place.partition(", line ")
-    return f"the password in line {line} of {path}" if line else f"the content of {path}"
+    return f"the {what} in line {line} of {path}" if line else f"the content of {path}"
 
 
 def _variable(raw: Raw, setting: str) -> str:
@@ -198,12 +216,11 @@ def _variable(raw: Raw, setting: str) -> str:
     )
 
 
-def _value(variable: str, source: Source | None) -> str:
+def _value(variable: str, source: Source, what: str = "password") -> str:
     if variable.startswith("/"):
-        return _content(variable)
-    words = source.references.get(variable) if source else None
-    what = "its part of" if variable == "PGPOOL_POSTGRES_CUSTOM_PASSWORDS" else "the value of"
-    return f"{what} {variable}" + (f": {words}" if words else "")
+        return _content(variable, what)
+    words = source.references.get(variable)
+    return f"the value of {variable}" + (f": {words}" if words else "")
 
 
 def as_text(migration: Migration) -> str:
@@ -236,11 +253,10 @@ def _layout(migration: Migration) -> Iterator[str]:
 
 def _patch(migration: Migration) -> Iterator[str]:
     yield "# A patch for the Deployment (deploy/ has a whole one, with the sidecar that rotates passwords)."
-    yield from ("spec:", "  template:", "    spec:", "      containers:", "        - name: pgpool")
+    yield from ("spec:", "  template:", "    spec:", "      containers:")
+    yield f"        - name: {json.dumps(migration.container)}"
     yield "          image: pgpool-entrypoint"
-    yield "          command: null"
-    yield "          args: null"
-    yield "          env: null"
+    yield from (f"          {field}: null" for field in ("command", "args", "env", "lifecycle", "startupProbe"))
     yield from ("          envFrom:", "            - configMapRef:", "                name: pgpool-settings")
     for probe, seconds in (("live", 5), ("ready", 10)):
         yield f"          {'liveness' if probe == 'live' else 'readiness'}Probe:"

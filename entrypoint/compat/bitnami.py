@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from entrypoint.compat.draft import Draft, Row, read_conf, read_rows
+from entrypoint.compat.draft import Draft, Row, given_as, is_on, read_conf, read_rows
 from entrypoint.secret import Secret
 from entrypoint.sources import Raw
 
@@ -85,18 +85,21 @@ TABLE = (
 _DEFAULTS = {"authentication_timeout": "30"}
 """Fixed there."""
 
-_YES = ("1", "yes", "true", "on")
-
 
 def draft(given: Draft) -> None:
     """Fill in what the variables say; what is wrong with them is added to the draft's problems."""
     values = read_rows(given, TABLE)
+    given.certificate = (
+        "name both in PGPOOL_TLS_CERT_FILE and PGPOOL_TLS_KEY_FILE, or a directory with tls.crt and tls.key in "
+        "PGPOOL_TLS_DIR; or set PGPOOL_ENABLE_TLS=no"
+    )
     for row in TABLE:
         raw = values.get(row.variable)
         if raw is None and row.default is not None:
             raw = Raw(row.default, f"default of {NAME}")
         if raw is not None and row.to and not row.to.startswith("PGPOOL"):
-            given.parameters[row.to] = raw
+            # In pgpool.conf, AES… or md5… would be an encrypted password; that image encrypts whatever is given.
+            given.parameters[row.to] = Raw(f"TEXT{raw.value}", raw.origin, secret=True) if row.secret else raw
         elif raw is not None and row.to in ("PGPOOL_PCP_USER", "PGPOOL_PCP_PASSWORD", "PGPOOL_HBA_FILE"):
             given.set(row.to, raw)
     for name, value in _DEFAULTS.items():
@@ -105,6 +108,7 @@ def draft(given: Draft) -> None:
     _key(given, values.get("PGPOOL_AES_KEY"))
     role = values.get("PGPOOL_POSTGRES_USERNAME", Raw("postgres", f"default of {NAME}"))
     given.add_role(role, values.get("PGPOOL_POSTGRES_PASSWORD"))
+    _required_passwords(given, values, role)
     _custom_roles(given, values)
     if file := values.get("PGPOOL_USER_CONF_FILE"):
         read_conf(given, Path(file.value), "PGPOOL_USER_CONF_FILE", file.origin)
@@ -141,7 +145,12 @@ def _servers(given: Draft, values: dict[str, Raw]) -> None:
         return
     if len(_list(names)) != len(entries):
         what = f"has {len(_list(names))} names for {len(entries)} nodes"
-        given.problems.add("PGPOOL_BACKEND_APPLICATION_NAMES", names.origin, what, "give each node one, in their order")
+        remedy = "give each node one, in their order"
+        if is_on(values.get("PGPOOL_AUTO_FAILBACK")):
+            given.problems.add("PGPOOL_BACKEND_APPLICATION_NAMES", names.origin, what, remedy)
+        else:
+            given.warnings.append(f"PGPOOL_BACKEND_APPLICATION_NAMES {what}, and is not taken over; {remedy}")
+        return
     for entry, name in zip(entries, _list(names), strict=False):
         given.parameters[f"backend_application_name{int(entry.partition(':')[0])}"] = Raw(name, names.origin)
 
@@ -152,6 +161,21 @@ def _key(given: Draft, key: Raw | None) -> None:
     if given.has("PGPOOLKEYFILE"):
         given.problems.add("PGPOOL_AES_KEY", key.origin, "is set, and so is PGPOOLKEYFILE", "keep one of the two")
     given.key = Secret(key.value.partition("\n")[0])
+
+
+def _required_passwords(given: Draft, values: dict[str, Raw], role: Raw) -> None:
+    def is_unset(variable: str) -> bool:
+        return not any(given.env[name] for name in given_as(variable, given.env))
+
+    password = "PGPOOL_POSTGRES_PASSWORD"  # noqa: S105  # a variable's name
+    pool_passwd = values.get("PGPOOL_ENABLE_POOL_PASSWD")
+    if is_unset(password) and not given.has("PGPOOL_USERS_DIR") and (pool_passwd is None or is_on(pool_passwd)):
+        what = f"is required: without it, {role.value!r} cannot log in"
+        given.problems.add(password, "not set", what, f"set it, or {password}_FILE; or give roles in PGPOOL_USERS_DIR")
+    if "PGPOOL_ADMIN_USERNAME" in values and is_unset(PCP_PASSWORD) and not given.has("PGPOOL_PCP_PASSWORD"):
+        given.warnings.append(
+            f"{PCP_PASSWORD} is not set: PCP gets a password that boot makes up; set it if you use the pcp tools"
+        )
 
 
 def _custom_roles(given: Draft, values: dict[str, Raw]) -> None:
@@ -166,64 +190,76 @@ def _custom_roles(given: Draft, values: dict[str, Raw]) -> None:
         remedy = "give each role one; put passwords with blanks, commas or semicolons into PGPOOL_USERS_DIR"
         given.problems.add("PGPOOL_POSTGRES_CUSTOM_USERS", origin, what, remedy)
         return
-    for role, password in zip(roles, secrets, strict=True):
-        given.add_role(Raw(role, users.origin), Raw(password, passwords.origin, secret=True))
+    for number, (role, password) in enumerate(zip(roles, secrets, strict=True), start=1):
+        given.add_role(Raw(role, users.origin), Raw(password, f"{passwords.origin}, part {number}", secret=True))
 
 
 def _differences(given: Draft, values: dict[str, Raw]) -> None:
     """Where this image differs on purpose, and the user has asked for, or would count on, something else."""
 
-    def asked(variable: str) -> str:
-        raw = values.get(variable)
-        return raw.value.lower() if raw else ""
+    def is_off(variable: str) -> bool:
+        return variable in values and not is_on(values[variable])
 
     warn = given.warnings.append
-    if asked("PGPOOL_AUTHENTICATION_METHOD") not in ("", "scram-sha-256"):
+    method = values.get("PGPOOL_AUTHENTICATION_METHOD")
+    if method is not None and method.value.lower() != "scram-sha-256":
         warn(
             "PGPOOL_AUTHENTICATION_METHOD is not taken over: clients log in by scram-sha-256; give each role its "
             "password, and upgrade drivers that cannot do SCRAM"
         )
-    if asked("PGPOOL_ENABLE_POOL_PASSWD") not in ("", *_YES):
+    if is_off("PGPOOL_ENABLE_POOL_PASSWD"):
         warn(
             "PGPOOL_ENABLE_POOL_PASSWD is not taken over: only roles whose passwords are given can log in; give each "
             "role that is to log in its password"
         )
-    if "PGPOOL_USER_HBA_FILE" not in values:
-        warn(
-            "clients on the Unix socket need their password, too (no `trust` there); give it to scripts that log in "
-            "without one"
-        )
-    if asked("PGPOOL_ENABLE_TLS") in _YES:
-        if "PGPOOL_USER_HBA_FILE" not in values:
-            warn(
-                "TLS is on, so that clients without TLS are refused; to have both, mount a pool_hba.conf with the line "
-                "`host all all all scram-sha-256` and name it in PGPOOL_USER_HBA_FILE"
-            )
-        if "PGPOOL_TLS_CA_FILE" in values:
-            warn(
-                "PGPOOL_TLS_CA_FILE does not make clients need a certificate; for that, mount a pool_hba.conf with the "
-                "line `hostssl all all all cert` and name it in PGPOOL_USER_HBA_FILE"
-            )
-    if asked("PGPOOL_ENABLE_LDAP") in _YES:
+    _hba_differences(given, values)
+    if is_on(values.get("PGPOOL_ENABLE_LDAP")):
         given.refuse(
             values["PGPOOL_ENABLE_LDAP"],
             "PGPOOL_ENABLE_LDAP",
             "cannot be had: there is no LDAP client (nslcd, pam_ldap) in this image",
             "remove it, and give passwords, or a pool_hba.conf with `pam` and an image of your own",
         )
-    if asked("PGPOOL_DISCARD_STATUS") not in ("", *_YES):
+    if is_off("PGPOOL_DISCARD_STATUS"):
         warn("PGPOOL_DISCARD_STATUS is not taken over: pgpool always starts afresh (-D); nothing is to be done")
+    file = values.get("PGPOOL_PASSWD_FILE")
+    if file is not None and file.value != "pool_passwd":
+        warn(
+            "PGPOOL_PASSWD_FILE is not taken over: pool_passwd is made in PGPOOL_RUN_DIR; if that file was mounted, "
+            "give the passwords of its roles"
+        )
     if "PGPOOL_EXTRA_FLAGS" in values:
         warn("PGPOOL_EXTRA_FLAGS is not taken over; give pgpool's arguments to the container: `run -- …`")
-    if scripts := _init_scripts():
+    if given.here and (scripts := _init_scripts()):
         warn(
             f"{', '.join(scripts)} in {INIT_SCRIPTS} are not run; set what they change in pgpool.conf as "
             "PGPOOL_PARAMS_…, and do the rest before this container starts"
         )
-    warn(
-        "search_primary_node_timeout is not 0 as in that image, but as in this one's table of defaults; set "
-        "PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT if you want another"
-    )
+    timeout = "PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT"
+    if "search_primary_node_timeout" not in given.parameters and not given.has(timeout):
+        warn(
+            "search_primary_node_timeout is not 0 as in that image, but as in this one's table of defaults; set "
+            f"{timeout} if you want another"
+        )
+
+
+def _hba_differences(given: Draft, values: dict[str, Raw]) -> None:
+    warn, has_tls = given.warnings.append, is_on(values.get("PGPOOL_ENABLE_TLS"))
+    if "PGPOOL_USER_HBA_FILE" not in values:
+        warn(
+            "clients on the Unix socket need their password, too (no `trust` there); give it to scripts that log in "
+            "without one"
+        )
+    if has_tls and "PGPOOL_USER_HBA_FILE" not in values:
+        warn(
+            "TLS is on, so that clients without TLS are refused; to have both, mount a pool_hba.conf with the line "
+            "`host all all all scram-sha-256` and name it in PGPOOL_USER_HBA_FILE"
+        )
+    if has_tls and "PGPOOL_TLS_CA_FILE" in values:
+        warn(
+            "PGPOOL_TLS_CA_FILE does not make clients need a certificate; for that, mount a pool_hba.conf with the "
+            "line `hostssl all all all cert` and name it in PGPOOL_USER_HBA_FILE"
+        )
 
 
 def _init_scripts() -> list[str]:

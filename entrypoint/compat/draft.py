@@ -42,6 +42,10 @@ class Draft:
     credentials: list[Credential] = field(default_factory=list)
     key: Secret | None = None
     warnings: list[str] = field(default_factory=list)
+    here: bool = True
+    """Whether what may be mounted in that image is mounted on this machine."""
+    certificate: str = ""
+    """What to do when TLS is on without a certificate, in that image's words."""
 
     def has(self, setting: str) -> bool:
         """Whether one of our settings is given in our own words."""
@@ -66,7 +70,14 @@ class Draft:
 
     def refuse(self, raw: Raw, setting: str, what: str, remedy: str) -> None:
         """Add a problem with something that was given."""
+        if raw.value[:1] in ("'", '"') and raw.value[:1] == raw.value[-1:]:
+            remedy = "remove the quotes: they are part of the value"
         self.problems.add(setting, raw.origin, raw.quoted(what), remedy)
+
+
+def is_on(raw: Raw | None) -> bool:
+    """Whether this is one of pgpool's own spellings of `on`, in any case."""
+    return raw is not None and raw.value.lower() in ("on", "true", "yes", "t", "y", "1")
 
 
 def is_default(raw: Raw) -> bool:

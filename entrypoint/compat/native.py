@@ -6,24 +6,17 @@ from pathlib import Path
 
 from entrypoint import defaults, tls
 from entrypoint.catalogue import Catalogue, InvalidValueError
-from entrypoint.compat.draft import Draft, is_default
-from entrypoint.environment import PARAMS_PREFIX, is_secret
+from entrypoint.compat.draft import Draft, given_as, is_default, is_on
+from entrypoint.environment import PARAMS_PREFIX, is_secret, read_variable
 from entrypoint.material import Supplied
 from entrypoint.sources import Raw
 
-OURS = frozenset(
-    {
-        "listen_addresses",
-        "log_pcp_processes",
-        "memqcache_total_size",
-        "memqcache_max_num_cache",
-        "enable_shared_relcache",
-    }
-)
-"""Defaults of ours that nobody notices, but for memory and the log."""
+_CACHE = frozenset({"memqcache_total_size", "memqcache_max_num_cache", "enable_shared_relcache"})
+OURS = frozenset({"listen_addresses", "log_pcp_processes"}) | _CACHE
+"""Defaults of ours that nobody notices, but for memory and the log; those of the query cache only while it is off."""
 
 _NODE = re.compile(r"backend_(hostname|port|weight|flag|application_name|data_directory)(0|[1-9][0-9]*)")
-_PIECE = re.compile(r"[^\s,?=&\[\]]+")
+_PIECE = re.compile(r"[^\s,?=&\[\]'\"]+")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 _GIVE = "give the password of each role that is to log in"
@@ -45,17 +38,17 @@ _DROPPED = {
     **dict.fromkeys(("black_function_list", "white_function_list"), _GONE),
     "syslog_ident": "is not taken over: the sidecar needs that parameter; tell the logs apart by pod",
 }
-_FIXED: dict[str, tuple[Callable[[str], bool], str]] = {
+_FIXED: dict[str, tuple[Callable[[Raw], bool], str]] = {
     "enable_pool_hba": (
-        lambda value: value.lower() in ("on", "true", "yes", "t", "y", "1"),
+        is_on,
         f"is not taken over: pgpool itself asks every client for its password, by SCRAM; {_GIVE}",
     ),
     "pool_passwd": (
-        bool,
+        lambda raw: bool(raw.value),
         f"is not taken over: without pool_passwd pgpool would ask for passwords in clear text; {_GIVE}",
     ),
     "allow_clear_text_frontend_auth": (
-        lambda value: value.lower() in ("off", "false", "no", "f", "n", "0"),
+        lambda raw: not is_on(raw),
         f"is not taken over: no password travels in clear text; {_GIVE}",
     ),
 }
@@ -66,10 +59,11 @@ def settle(draft: Draft, catalogue: Catalogue, *, keep: frozenset[str] = frozens
 
     Where that image leaves a parameter to pgpool, so does this; except for those in `keep`, which stay as ours.
     """
+    ours = keep | (OURS - _CACHE if _has_cache(draft) else OURS)
     for section in (defaults.CLIENTS, defaults.CHECKS, defaults.FAILOVER, defaults.ADMINISTRATION):
         for each in section.defaults:
             built_in = catalogue.parameters[each.name].default
-            if each.name not in OURS | keep and built_in is not None:
+            if each.name not in ours and built_in is not None:
                 text = {True: "on", False: "off"}[built_in] if isinstance(built_in, bool) else str(built_in)
                 draft.parameters.setdefault(each.name, Raw(text, "default of pgpool"))
     parameters = draft.parameters
@@ -85,12 +79,35 @@ def settle(draft: Draft, catalogue: Catalogue, *, keep: frozenset[str] = frozens
                 draft.warnings.append(f"{name} ({raw.origin}) {_DROPPED[name]}")
         elif name in _FIXED:
             is_ours, warning = _FIXED[name]
-            if not is_ours(raw.value):
+            if not is_ours(raw):
                 draft.warnings.append(f"{name} ({raw.origin}) {warning}")
-        else:
+        elif raw.value or not _is_reserved(name, catalogue):
             variable = f"{PARAMS_PREFIX}{name.upper()}"
-            draft.set(variable, Raw(raw.value, raw.origin, raw.secret or is_secret(variable, catalogue)))
+            secret = raw.secret or is_command(name) or is_secret(variable, catalogue)
+            draft.set(variable, Raw(raw.value, raw.origin, secret))
     return Supplied(credentials=tuple(draft.credentials), key=draft.key, tls=files)
+
+
+def is_command(name: str) -> bool:
+    """Whether a parameter is a command, which may hold a secret: it is not printed."""
+    return name.endswith("_command")
+
+
+def _has_cache(draft: Draft) -> bool:
+    variable = f"{PARAMS_PREFIX}MEMORY_CACHE_ENABLED"
+    given = [draft.parameters.get("memory_cache_enabled")] + [
+        read_variable(name, variable, draft.env, draft.reader, draft.problems, secret=False)
+        for name in given_as(variable, draft.env)
+        if name not in draft.theirs
+    ]
+    return any(map(is_on, given))
+
+
+def _is_reserved(name: str, catalogue: Catalogue) -> bool:
+    try:
+        return catalogue.find(name)[0].name in defaults.RESERVED
+    except InvalidValueError:
+        return False
 
 
 def _backends(draft: Draft) -> Raw | None:
@@ -117,10 +134,10 @@ def _entry(draft: Draft, node: int, fields: dict[str, Raw], name: str) -> str:
     host = fields["hostname"].value
     port = _value(fields.get("port"), "5432")
     weight, flag = _value(fields.get("weight"), "1"), _value(fields.get("flag"), "ALLOW_TO_FAILOVER")
-    # Else a comma or a question mark would begin something new.
-    if not all(_PIECE.fullmatch(piece) for piece in (name, host, port, weight, flag)):
-        what = f"node {node} has blanks or signs where none can be"
-        draft.problems.add(f"node {node}", fields["hostname"].origin, what, "correct it")
+    for field, raw in fields.items():
+        # Else a comma or a question mark would begin something new.
+        if field != "data_directory" and raw.value and not _PIECE.fullmatch(raw.value):
+            draft.refuse(raw, f"node {node}", "has blanks or signs where none can be", "correct it")
     options = [f"weight={weight}"] * (weight != "1") + [f"flag={flag}"] * (flag != "ALLOW_TO_FAILOVER")
     address = f"[{host}]" if ":" in host else host
     return f"{name}={address}:{port}{'?' if options else ''}{'&'.join(options)}"
@@ -136,9 +153,8 @@ def _names(draft: Draft, nodes: dict[int, dict[str, Raw]], hosts: dict[int, Raw]
         for node, label in labels.items()
     }
     names = {node: _value(nodes[node].get("application_name"), guessed[node]) for node in hosts}
-    failback = draft.parameters.get("auto_failback")
     unnamed = [node for node in hosts if not _given(nodes[node].get("application_name"))]
-    if unnamed and failback is not None and failback.value.lower() in ("on", "yes", "true", "1"):
+    if unnamed and is_on(draft.parameters.get("auto_failback")):
         draft.warnings.append(
             f"auto_failback relies on names that are guessed from the hosts ({', '.join(names[n] for n in unnamed)}); "
             "give each server its application_name"
@@ -200,22 +216,16 @@ def _tls(draft: Draft, catalogue: Catalogue) -> dict[str, Path]:
     except InvalidValueError as error:
         draft.refuse(switch, "ssl", error.what, error.remedy)
         return {}
-    for file in tls.REQUIRED:
-        if file not in files:
-            what = (
-                f"TLS is on, but {names[file]} is not given; no certificate is made up here, for it would prove nothing"
-            )
-            draft.problems.add(
-                "ssl", switch.origin, what, "mount certificate and key, and name their directory in PGPOOL_TLS_DIR"
-            )
+    if missing := [names[file] for file in tls.REQUIRED if file not in files]:
+        what = f"TLS is on without {' and '.join(missing)}; no certificate is made up here, for it would prove nothing"
+        draft.problems.add("ssl", switch.origin, what, draft.certificate)
+        return {}
     for raw in files.values():
         if not raw.value.startswith("/"):
             draft.refuse(raw, "ssl", "is not an absolute path", "begin it with /")
     paths = {file: Path(raw.value) for file, raw in files.items()}
-    if "tls.crt" in paths:
-        directory = paths["tls.crt"].parent
-        draft.set("PGPOOL_TLS_DIR", Raw(str(directory), files["tls.crt"].origin))
-        renamed = [f"{file} for {path}" for file, path in paths.items() if path != directory / file]
-        if renamed:
-            draft.warnings.append(f"in messages, PGPOOL_TLS_DIR has {', '.join(renamed)}")
+    directory = paths["tls.crt"].parent
+    draft.set("PGPOOL_TLS_DIR", Raw(str(directory), files["tls.crt"].origin))
+    if renamed := [f"{file} for {path}" for file, path in paths.items() if path != directory / file]:
+        draft.warnings.append(f"in messages, PGPOOL_TLS_DIR has {', '.join(renamed)}")
     return paths

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from entrypoint.catalogue import Catalogue
-from entrypoint.compat.draft import Draft, Row, given_as, read_conf, read_rows
+from entrypoint.compat.draft import Draft, Row, given_as, is_on, read_conf, read_rows
 from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, find_settings
 from entrypoint.sources import Raw
 
@@ -31,6 +31,15 @@ With or without one, it adds failover_on_backend_error off, unless that is on.
 """
 
 
+_TRUE = ("true", "yes", "on")
+"""Of that image's own variables."""
+
+
+def volume(env: Mapping[str, str]) -> Path:
+    """The directory where that image looks for mounted files."""
+    return Path(env.get(VOLUME) or "/config")
+
+
 def is_pair(name: str, env: Mapping[str, str]) -> bool:
     """Whether a variable is a role's name or its password: one of a pair that is not ours."""
     base = name.removesuffix("_FILE")
@@ -42,24 +51,42 @@ def is_pair(name: str, env: Mapping[str, str]) -> bool:
 
 def mounted_conf(env: Mapping[str, str]) -> Path | None:
     """The pgpool.conf that is mounted, if it is."""
-    path = Path(env.get(VOLUME) or "/config") / "pgpool.conf"
+    path = volume(env) / "pgpool.conf"
+    return path if _is_file(path) else None
+
+
+def _is_file(path: Path) -> bool:
     try:
-        return path if path.is_file() else None
+        return path.is_file()
     except (OSError, ValueError):
-        return None
+        return False
 
 
 def draft(given: Draft, catalogue: Catalogue) -> None:
     """Fill in what variables and mounted files say; what is wrong with them is added to the draft's problems."""
     values = read_rows(given, TABLE)
-    _parameters(given, catalogue)
+    conf = mounted_conf(given.env) if given.here else None
+    _parameters(given, conf, catalogue)
     if not given.has("PGPOOL_BACKENDS") and not given.parameters.get("backend_hostname0", Raw("", "")).value:
-        what = "names no server" if mounted_conf(given.env) else "is required"
+        what = "names no server" if conf else "is required"
         given.problems.add("PGPOOL_PARAMS_BACKEND_HOSTNAME0", "not set", what, "set it to the host of the first server")
+    off = f"ssl = off in {conf}" if conf else "PGPOOL_PARAMS_SSL=off"
+    warn = given.warnings.append
+    if values.get("PGPOOL_ENABLE_POOL_PASSWD", Raw("true", "")).value not in _TRUE:
+        off = "PGPOOL_ENABLE_POOL_PASSWD=true"
+        for name in ("ssl", "enable_pool_hba"):
+            given.parameters[name] = Raw("on", "from PGPOOL_ENABLE_POOL_PASSWD")
+        warn(
+            "PGPOOL_ENABLE_POOL_PASSWD is not taken over: only roles whose passwords are given can log in; give each "
+            "role that is to log in its <X>_USERNAME and <X>_PASSWORD"
+        )
+    given.certificate = (
+        f"mount tls.crt and tls.key at {volume(given.env)}/tls, or name another directory that has them in "
+        f"PGPOOL_TLS_DIR; or go without TLS: {off}"
+    )
     _roles(given)
     _mounted(given)
-    warn = given.warnings.append
-    if values.get("PGPOOL_SKIP_PASSWORD_ENCRYPTION", Raw("false", "")).value in ("true", "yes", "on"):
+    if values.get("PGPOOL_SKIP_PASSWORD_ENCRYPTION", Raw("false", "")).value in _TRUE:
         given.refuse(
             values["PGPOOL_SKIP_PASSWORD_ENCRYPTION"],
             "PGPOOL_SKIP_PASSWORD_ENCRYPTION",
@@ -71,21 +98,16 @@ def draft(given: Draft, catalogue: Catalogue) -> None:
             "PGPOOL_PASSWORD_ENCRYPTION_METHOD is not taken over: clients log in by scram-sha-256; upgrade drivers "
             "that cannot do SCRAM"
         )
-    if values.get("PGPOOL_ENABLE_POOL_PASSWD", Raw("true", "")).value not in ("true", "yes", "on"):
-        warn(
-            "PGPOOL_ENABLE_POOL_PASSWD is not taken over: only roles whose passwords are given can log in; give each "
-            "role that is to log in its <X>_USERNAME and <X>_PASSWORD"
-        )
 
 
-def _parameters(given: Draft, catalogue: Catalogue) -> None:
+def _parameters(given: Draft, conf: Path | None, catalogue: Catalogue) -> None:
     own = {name: value for name, value in given.env.items() if name.startswith(PARAMS_PREFIX)}
     variables = dict(find_settings(own, catalogue, given.reader, given.problems))
     given.parameters["failover_on_backend_error"] = Raw("off", f"default of {NAME}")
-    if (path := mounted_conf(given.env)) is not None:
+    if conf is not None:
         if variables:
-            given.warnings.append(f"not taken over, because {path} is there: {', '.join(variables)}; remove them")
-        read_conf(given, path, str(path.parent), str(path))
+            given.warnings.append(f"not taken over, because {conf} is there: {', '.join(variables)}; remove them")
+        read_conf(given, conf, str(conf.parent), str(conf))
         return
     for name, value in DEFAULTS.items():
         given.parameters[name] = Raw(value, f"default of {NAME}")
@@ -107,14 +129,21 @@ def _roles(given: Draft) -> None:
         rows = [Row(variable=f"{prefix}_USERNAME"), Row(variable=f"{prefix}_PASSWORD", secret=True)]
         pair = read_rows(given, rows)
         given.add_role(*(pair.get(row.variable) for row in rows))
+    for name in sorted(name for name, value in given.env.items() if value and name.endswith("_USERNAME")):
+        password = f"{name.removesuffix('_USERNAME')}_PASSWORD"
+        if not name.startswith("PGPOOL_") and not any(given.env[each] for each in given_as(password, given.env)):
+            given.warnings.append(
+                f"{name} names no role, because {password} is not set; set it if that role is to log in"
+            )
 
 
 def _mounted(given: Draft) -> None:
     """pool_hba.conf and the certificate, where that image looks for them."""
-    directory = Path(given.env.get(VOLUME) or "/config")
-    uses_hba = given.parameters.get("enable_pool_hba", Raw("off", "")).value.lower() in ("on", "true", "yes", "1")
+    directory = volume(given.env)
+    uses_hba = is_on(given.parameters.get("enable_pool_hba"))
     hba = directory / "pool_hba.conf"
-    if hba.is_file():
+    has_hba = given.here and _is_file(hba)
+    if has_hba:
         if uses_hba:
             given.set("PGPOOL_HBA_FILE", Raw(str(hba), f"from {directory}"))
         else:
@@ -124,17 +153,17 @@ def _mounted(given: Draft) -> None:
             "every client logs in to pgpool itself, by SCRAM, though enable_pool_hba is not on; give each role that is "
             "to log in its <X>_USERNAME and <X>_PASSWORD"
         )
-    if uses_hba and not hba.is_file():
+    if uses_hba and not has_hba:
         given.warnings.append(
             "clients on the Unix socket need their password, too (no `trust` there); give it to scripts that log in "
             "without one"
         )
     given.parameters.pop("enable_pool_hba", None)
     pair = {"ssl_cert": directory / "tls/tls.crt", "ssl_key": directory / "tls/tls.key"}
-    if all(path.is_file() for path in pair.values()):
+    if given.here and all(map(_is_file, pair.values())):
         given.parameters["ssl"] = Raw("on", f"from {directory}")
         given.parameters |= {name: Raw(str(path), f"from {directory}") for name, path in pair.items()}
-        if not hba.is_file():
+        if not has_hba:
             given.warnings.append(
                 f"TLS is on, so that clients without TLS are refused; to have both, mount {hba} with the line "
                 "`host all all all scram-sha-256`, and set PGPOOL_PARAMS_ENABLE_POOL_HBA=on"

@@ -17,8 +17,8 @@ from entrypoint.sources import Raw, Reader, SourceError, text
 
 _SHARED = {row.variable for row in bitnami.TABLE} & {row.variable for row in official.TABLE}
 IMAGES = {"bitnami": bitnami.NAME, "official": official.NAME}
-_ROWS = {"bitnami": bitnami.TABLE, "official": official.TABLE}
-_NAMES = {image: [row.variable for row in rows] for image, rows in _ROWS.items()}
+ROWS = {"bitnami": bitnami.TABLE, "official": official.TABLE}
+_NAMES = {image: [row.variable for row in rows] for image, rows in ROWS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +30,25 @@ class Loaded:
     warnings: tuple[str, ...] = ()
 
 
-def load_translated(env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems: Problems) -> Loaded:
+def load_translated(
+    env: Mapping[str, str], catalogue: Catalogue, reader: Reader, problems: Problems, *, here: bool = True
+) -> Loaded:
     """Read an environment in whichever words. What is wrong is added to `problems`, as by environment.load.
 
+    `here`: whether what may be mounted beside it is mounted on this machine.
     Raises ConfigurationError when it speaks two images' words at once.
     """
-    servers = _servers(env)
+    servers = _servers(env, here=here)
     if len(servers) > 1 and _named(env) is None:
         names = [name for _, name in servers]
         what = f"is set, and so is {' and '.join(names[1:])}: these are ways of different images to give the servers"
         problems.add(names[0], ENVIRONMENT, what, "keep one of them, or say in PGPOOL_COMPAT whose variables count")
         problems.raise_if_any()  # whose words the rest is cannot be told
-    image = image_of(env)
+    image = image_of(env, here=here)
     if image is None:
         return Loaded(load(env, catalogue, reader, problems), None)
     theirs = variables_of(image, env)
-    draft = Draft(env, theirs, reader, problems)
+    draft = Draft(env, theirs, reader, problems, here=here)
     if image == "bitnami":
         bitnami.draft(draft)
         supplied = settle(draft, catalogue, keep=bitnami.KEPT)
@@ -79,12 +82,12 @@ def _misspelt(image: str, env: Mapping[str, str], catalogue: Catalogue, problems
                 yield name
 
 
-def image_of(env: Mapping[str, str]) -> str | None:
+def image_of(env: Mapping[str, str], *, here: bool = True) -> str | None:
     """`official` or `bitnami`, or None when the environment speaks our own words alone."""
     named = _named(env)
     if named is not None:
-        return named if named in _ROWS else None
-    if servers := _servers(env):
+        return named if named in ROWS else None
+    if servers := _servers(env, here=here):
         return servers[0][0]
     for image, names in _NAMES.items():
         if any(given_as(name, env) for name in names if name not in _SHARED):
@@ -110,7 +113,7 @@ def recorded(env: Mapping[str, str], catalogue: Catalogue) -> tuple[dict[str, st
     image = image_of(env)
     theirs = variables_of(image, env)
     ours = {name: value for name, value in env.items() if name in theirs or is_ours(name, value)}
-    secrets = {row.variable for row in _ROWS.get(image or "", ()) if row.secret}
+    secrets = {row.variable for row in ROWS.get(image or "", ()) if row.secret}
     if image == "official":
         secrets |= {name for name in theirs if name.endswith("_PASSWORD") and not name.startswith("PGPOOL_")}
     withheld = tuple(sorted(name for name in ours if name in secrets or is_secret(name, catalogue)))
@@ -139,13 +142,13 @@ def _named(env: Mapping[str, str]) -> str | None:
         return None
 
 
-def _servers(env: Mapping[str, str]) -> list[tuple[str | None, str]]:
+def _servers(env: Mapping[str, str], *, here: bool) -> list[tuple[str | None, str]]:
     """Whose ways to give the servers are used, and by which variable; ours first."""
     found: list[tuple[str | None, str]] = [(None, name) for name in given_as(table.BACKENDS.name, env)[:1]]
     found += [("bitnami", name) for name in given_as("PGPOOL_BACKEND_NODES", env)[:1]]
     hosts = sorted(name for name in env if name.startswith(f"{PARAMS_PREFIX}BACKEND_HOSTNAME"))
     if hosts and None not in dict(found):
         found.append(("official", hosts[0]))
-    elif not found and (path := official.mounted_conf(env)) is not None:
+    elif not found and here and (path := official.mounted_conf(env)) is not None:
         found.append(("official", str(path)))
     return found

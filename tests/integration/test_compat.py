@@ -95,11 +95,11 @@ def test_pgpool_boots_with_it_as_it_is_and_its_roles_log_in_by_scram(
             assert password not in pgpool.log
 
 
-@pytest.mark.parametrize("image", ["bitnami", "official"])
+@pytest.mark.parametrize("image", ["bitnami", "official", *foreign.WITHOUT_CERTIFICATE])
 def test_its_certificate_serves_and_whoever_comes_without_tls_is_refused(
     new_pod: NewPod, postgres: PostgresServer, create_role: CreateRole, image: str
 ) -> None:
-    case = foreign.COMPOSE if image == "bitnami" else foreign.OPERATOR
+    case = ({"bitnami": foreign.COMPOSE, "official": foreign.OPERATOR} | foreign.WITHOUT_CERTIFICATE)[image]
     pod = placed(case, new_pod(), postgres, create_role)
     issued = Authority().issue().write(pod.directory / "config/tls")
     if image == "bitnami":
@@ -110,10 +110,10 @@ def test_its_certificate_serves_and_whoever_comes_without_tls_is_refused(
         pod.environment["PGPOOL_ENABLE_TLS"] = "yes"
     else:
         pod.environment["PGPOOL_CONF_VOLUME"] = str(pod.directory / "config")
-    role = next(role for role in case.roles if role != SUPERUSER)
+    role, password = next(iter(passwords(case).items()))
     with started(pod) as pgpool:
-        pgpool.wait_until_login(role, case.roles[role], sslmode="verify-ca", sslrootcert=str(issued / "ca.crt"))
-        assert not pgpool.can_log_in(role, case.roles[role], sslmode="disable")
+        pgpool.wait_until_login(role, password, sslmode="verify-ca", sslrootcert=str(issued / "ca.crt"))
+        assert not pgpool.can_log_in(role, password, sslmode="disable")
         assert "clients without TLS are refused" in pgpool.log
 
 

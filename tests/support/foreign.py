@@ -220,7 +220,21 @@ MINIMAL = Foreign(
     },
     {"postgres": "postgres % pass"},
 )
-"""The minimal manifest of the official image."""
+"""The official image's minimal manifest, as it was before TLS."""
+
+MINIMAL_TLS = Foreign(
+    {
+        **MINIMAL.environment,
+        "PGPOOL_PARAMS_ENABLE_POOL_HBA": "on",
+        "PGPOOL_PARAMS_SSL": "on",
+        "PGPOOL_PASSWORD_ENCRYPTION_METHOD": "scram-sha-256",
+        "PGPOOL_ENABLE_POOL_PASSWD": "true",
+        "PGPOOL_SKIP_PASSWORD_ENCRYPTION": "false",
+    },
+    {**MINIMAL.expected, "enable_pool_hba": "on"},
+    MINIMAL.roles,
+)
+"""The present one: TLS is on, with a certificate that is made up at each start unless one is mounted."""
 
 MOUNTED = Foreign(
     {
@@ -257,7 +271,20 @@ MOUNTED = Foreign(
         "config/pool_hba.conf": "local all all trust\nhost all all 0.0.0.0/0 md5\n",
     },
 )
-"""The ConfigMap of the official image's README."""
+"""The official image's ConfigMap, as it was before TLS."""
+
+MOUNTED_TLS = Foreign(
+    {name: value for name, value in MOUNTED.environment.items() if not name.startswith("PGPOOL_PCP_")}
+    | {name: value for name, value in MINIMAL_TLS.environment.items() if "PASSW" in name},
+    {**MOUNTED.expected, "enable_pool_hba": "on", "log_min_messages": "'warning'"},
+    MOUNTED.roles,
+    {
+        "config/pgpool.conf": MOUNTED.files["config/pgpool.conf"]
+        .replace("ssl = off\n", "ssl = on\nfailover_on_backend_error = off\nlog_min_messages = warning\n")
+        .replace("enable_pool_hba = off", "enable_pool_hba = on\nhealth_check_period = 0"),
+    },
+)
+"""The present one."""
 
 OPERATOR = Foreign(
     {
@@ -301,3 +328,6 @@ ALL = {
     "official configmap": MOUNTED,
     "official issues": OPERATOR,
 }
+
+WITHOUT_CERTIFICATE = {"official minimal": MINIMAL_TLS, "official configmap": MOUNTED_TLS}
+"""What the official image boots with a certificate that it makes up, and this one refuses."""

@@ -111,8 +111,10 @@ LOST = [
     ("bitnami", "PGPOOL_HEALTH_CHECK_USER", "other", "both checks log in as the role of sr_check_user"),
     ("bitnami", "PGPOOL_AUTO_FAILBACK", "yes", "names that are guessed from the hosts (pg-0, pg-1)"),
     ("bitnami", "PGPOOL_BACKEND_NODES", "1:a,3:b", "the nodes 1, 3 are numbered from 0 on"),
+    ("bitnami", "PGPOOL_PASSWD_FILE", "/etc/pool_passwd", "give the passwords of its roles"),
+    ("bitnami", "PGPOOL_BACKEND_APPLICATION_NAMES", "one", "has 1 names for 2 nodes"),
+    ("official", "APP_USERNAME", "app", "APP_USERNAME names no role"),
     ("official", "PGPOOL_PASSWORD_ENCRYPTION_METHOD", "md5", "clients log in by scram-sha-256"),
-    ("official", "PGPOOL_ENABLE_POOL_PASSWD", "false", "only roles whose passwords are given"),
     ("official", "PGPOOL_PARAMS_SOCKET_DIR", "/tmp", "the sockets and other files of pgpool are in PGPOOL_RUN_DIR"),
     ("official", "PGPOOL_PARAMS_POOL_PASSWD", "", "without pool_passwd"),
     ("official", "PGPOOL_PARAMS_ALLOW_CLEAR_TEXT_FRONTEND_AUTH", "on", "no password travels in clear text"),
@@ -163,14 +165,28 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_MAX_POOL": "abc"}, "PGPOOL_PARAMS_MAX_POOL (from PGPOOL_MAX_POOL)", "'abc' is not a whole"),
     ("bitnami", {"PGPOOL_SR_CHECK_USR": "x"}, "PGPOOL_SR_CHECK_USR", "did you mean PGPOOL_SR_CHECK_USER?"),
     ("bitnami", {"PGPOOL_ENABLE_LDAP": "yes"}, "PGPOOL_ENABLE_LDAP", "no LDAP client"),
-    ("bitnami", {"PGPOOL_ENABLE_TLS": "yes"}, "ssl (from PGPOOL_ENABLE_TLS)", "ssl_cert is not given"),
+    ("bitnami", {"PGPOOL_ENABLE_TLS": "yes"}, "ssl (from PGPOOL_ENABLE_TLS)", "set PGPOOL_ENABLE_TLS=no"),
+    (
+        "bitnami",
+        {"PGPOOL_ENABLE_TLS": "yes", "PGPOOL_TLS_CERT_FILE": "/tls.crt"},
+        "ssl (from PGPOOL_ENABLE_TLS)",
+        "TLS is on without ssl_key;",
+    ),
     ("bitnami", {"PGPOOL_ENABLE_LOAD_BALANCING": "maybe"}, "from PGPOOL_ENABLE_LOAD_BALANCING", "is not a boolean"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": "pg-0:5432"}, "PGPOOL_BACKEND_NODES", "an entry of another form"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a,0:b"}, "PGPOOL_BACKEND_NODES", "has the number 0 twice"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a:99999"}, "PGPOOL_BACKENDS (from PGPOOL_BACKEND_NODES)", "'99999'"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a?b"}, "node 0 (from PGPOOL_BACKEND_NODES)", "signs where none can be"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": None}, "PGPOOL_BACKEND_NODES (not set)", "is required"),
-    ("bitnami", {"PGPOOL_BACKEND_APPLICATION_NAMES": "one"}, "APPLICATION_NAMES", "has 1 names for 2 nodes"),
+    (
+        "bitnami",
+        {"PGPOOL_BACKEND_APPLICATION_NAMES": "one", "PGPOOL_AUTO_FAILBACK": "yes"},
+        "PGPOOL_BACKEND_APPLICATION_NAMES",
+        "has 1 names for 2 nodes",
+    ),
+    ("bitnami", {"PGPOOL_BACKEND_NODES": '"0:a,1:b"'}, "PGPOOL_BACKEND_NODES", "remove the quotes: they are part"),
+    ("bitnami", {"PGPOOL_POSTGRES_PASSWORD": None}, "PGPOOL_POSTGRES_PASSWORD (not set)", "'postgres' cannot log in"),
+    ("bitnami", {"PGPOOL_POSTGRES_PASSWORD": ""}, "PGPOOL_POSTGRES_PASSWORD (not set)", "'postgres' cannot log in"),
     ("bitnami", {"PGPOOL_POSTGRES_CUSTOM_USERS": "a,b"}, "CUSTOM_USERS", "has 2 roles"),
     (
         "bitnami",
@@ -188,6 +204,24 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_COMPAT": "bitnamy"}, "PGPOOL_COMPAT", "is not an image whose variables"),
     ("official", {"PGPOOL_SKIP_PASSWORD_ENCRYPTION": "true"}, "SKIP_PASSWORD_ENCRYPTION", "cannot be had"),
     ("official", {"PGPOOL_PARAMS_SSL": "on"}, "ssl (from PGPOOL_PARAMS_SSL)", "no certificate is made up"),
+    (
+        "official",
+        {"PGPOOL_ENABLE_POOL_PASSWD": "false"},
+        "ssl (from PGPOOL_ENABLE_POOL_PASSWD)",
+        "without TLS: PGPOOL_",
+    ),
+    (
+        "official",
+        {"PGPOOL_PARAMS_BACKEND_HOSTNAME0": '"db"'},
+        "node 0 (from PGPOOL_PARAMS_",
+        "remove the quotes: they are",
+    ),
+    (
+        "official",
+        {"PGPOOL_PARAMS_BACKEND_PORT1": "'1'"},
+        "node 1 (from PGPOOL_PARAMS_BACKEND_PORT1)",
+        "remove the quotes",
+    ),
     ("official", {"PGPOOL_PARAMS_MAX_POLL": "1"}, "PGPOOL_PARAMS_MAX_POLL", "did you mean max_pool?"),
     ("official", {"PGPOOL_PARAMS_PORT_FILE": "{conf}", "PGPOOL_PARAMS_PORT": "1"}, "PORT_FILE", "keep one of the two"),
     ("official", {"PGPOOL_PARAMS_HEALTH_CHECK_PASSWORD": "AESabc"}, "health_check_password", "is encrypted"),
@@ -215,6 +249,119 @@ def test_what_cannot_be_had_or_contradicts_itself_is_refused_in_the_users_own_wo
     assert what in said
     for secret in ("custompassword", "adminpassword", "postgres % pass", "AESabc"):
         assert secret not in said
+
+
+@pytest.mark.parametrize("name", foreign.WITHOUT_CERTIFICATE)
+def test_tls_without_a_certificate_is_one_problem_that_lists_the_ways_out(bare: Site, name: str) -> None:
+    given(bare, foreign.WITHOUT_CERTIFICATE[name].placed(bare.root))
+    problem = bare.problem()
+    assert problem.setting == "ssl"
+    assert "TLS is on without ssl_cert and ssl_key; no certificate is made up" in problem.what
+    off = "PGPOOL_PARAMS_SSL=off" if name == "official minimal" else f"ssl = off in {bare.root}/config/pgpool.conf"
+    assert [way in problem.remedy for way in ("/config/tls", "PGPOOL_TLS_DIR", off)] == [True] * 3
+
+
+@pytest.mark.parametrize("name", foreign.WITHOUT_CERTIFICATE)
+@pytest.mark.parametrize("way", ["mounted", "named", "off"])
+def test_each_of_these_ways_out_boots(bare: Site, name: str, way: str) -> None:
+    case = foreign.WITHOUT_CERTIFICATE[name]
+    given(bare, case.placed(bare.root), PGPOOL_CONF_VOLUME=str(bare.root / "config"))
+    bare.now = datetime.now(UTC)
+    if way == "off":
+        conf = bare.root / "config/pgpool.conf"
+        if conf.exists():
+            conf.write_text(conf.read_text().replace("ssl = on", "ssl = off"))
+        else:
+            given(bare, {}, PGPOOL_PARAMS_SSL="off")
+    else:
+        place = Authority().issue().write(bare.root / ("config/tls" if way == "mounted" else "elsewhere"))
+        if way == "named":
+            given(bare, {}, PGPOOL_TLS_DIR=str(place))
+    written = bare.conf()
+    assert {key: written.get(key) for key in case.expected if key not in foreign.DIFFERS} == {
+        key: value for key, value in case.expected.items() if key not in foreign.DIFFERS
+    }
+    assert written.get("ssl") == (None if way == "off" else "on")
+    assert (b"hostssl" in bare.tree().files["pool_hba.conf"]) == (way != "off")
+    assert roles(bare) == case.roles
+
+
+def test_without_pool_passwd_the_official_image_has_tls_and_so_has_this(bare: Site) -> None:
+    issued = Authority().issue().write(bare.root / "tls")
+    given(bare, OFFICIAL, PGPOOL_ENABLE_POOL_PASSWD="false", PGPOOL_TLS_DIR=str(issued))
+    bare.now = datetime.now(UTC)
+    assert bare.conf()["ssl"] == "on"
+    (warning,) = [each for each in bare.resolve().model.warnings if "PGPOOL_ENABLE_POOL_PASSWD" in each]
+    assert "only roles whose passwords are given can log in; give each" in warning
+
+
+def test_empty_parameters_that_a_setting_owns_are_passed_over(bare: Site) -> None:
+    place = {**foreign.MOUNTED.placed(bare.root)}
+    with (bare.root / "config/pgpool.conf").open("a") as conf:
+        conf.write("recovery_password = ''\nwd_lifecheck_password = ''\nhealth_check_password0 = ''\nssl_key = ''\n")
+    assert "recovery_password" not in given(bare, place).conf()
+
+
+@pytest.mark.parametrize("password", ["TEXT", "TEXTa", "AESa"])
+def test_bitnamis_check_password_is_never_a_word_of_pgpool_conf(bare: Site, password: str) -> None:
+    given(bare, BITNAMI, PGPOOL_SR_CHECK_PASSWORD=password, PGPOOL_HEALTH_CHECK_PASSWORD=password)
+    assert roles(bare)["customuser"] == password
+
+
+def test_without_pool_passwd_or_with_a_directory_of_roles_the_postgres_role_needs_no_password(bare: Site) -> None:
+    given(bare, BITNAMI, PGPOOL_POSTGRES_PASSWORD=None, PGPOOL_ENABLE_POOL_PASSWD="no")
+    assert roles(bare) == {"customuser": "custompassword"}
+    bare.user("app", "of a directory % 1")
+    given(bare, {}, PGPOOL_ENABLE_POOL_PASSWD=None, PGPOOL_USERS_DIR=str(bare.users))
+    assert roles(bare) == {"customuser": "custompassword", "app": "of a directory % 1"}
+
+
+def test_an_administrator_without_a_password_is_told(bare: Site) -> None:
+    given(bare, BITNAMI, PGPOOL_ADMIN_PASSWORD=None)
+    (warning,) = [each for each in bare.resolve().model.warnings if "PGPOOL_ADMIN_PASSWORD" in each]
+    assert "is not set: " in warning
+
+
+def test_a_role_whose_password_is_empty_is_told(bare: Site) -> None:
+    given(bare, OFFICIAL, APP_USERNAME="app", APP_PASSWORD="", GIT_USERNAME="git", GIT_PASSWORD="git % pass")
+    (warning,) = [each for each in bare.resolve().model.warnings if "names no role" in each]
+    assert warning.startswith("APP_USERNAME names no role, because APP_PASSWORD is not set;")
+
+
+def test_the_limit_of_the_search_for_a_primary_is_not_told_to_whoever_has_set_it(bare: Site) -> None:
+    given(bare, BITNAMI, PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT="90")
+    assert not any("search_primary_node_timeout" in each for each in bare.resolve().model.warnings)
+    conf = bare.file("mine.conf", "search_primary_node_timeout = 80\n")
+    given(bare, {}, PGPOOL_PARAMS_SEARCH_PRIMARY_NODE_TIMEOUT=None, PGPOOL_USER_CONF_FILE=str(conf))
+    assert bare.conf()["search_primary_node_timeout"] == "80"
+    assert not any("search_primary_node_timeout" in each for each in bare.resolve().model.warnings)
+
+
+def test_names_of_the_servers_that_do_not_fit_count_for_nothing_without_auto_failback(bare: Site) -> None:
+    given(bare, BITNAMI, PGPOOL_BACKEND_APPLICATION_NAMES="one")
+    assert bare.conf()["backend_application_name0"] == "'pg-0'"
+
+
+@pytest.mark.parametrize(
+    "on", [{"PGPOOL_PARAMS_MEMORY_CACHE_ENABLED": "on"}, {"PGPOOL_PARAMS_MEMORY_CACHE_ENABLED_FILE": "{on}"}]
+)
+@pytest.mark.parametrize("image", ["bitnami", "official"])
+def test_a_query_cache_that_is_on_has_the_size_it_has_there(bare: Site, image: str, on: dict[str, str]) -> None:
+    placed = {name: value.format(on=bare.file("on", "true\n")) for name, value in on.items()}
+    given(bare, BITNAMI if image == "bitnami" else OFFICIAL, **placed)
+    written = bare.conf()
+    assert written["memory_cache_enabled"] == "on"
+    assert [written[name] for name in ("memqcache_total_size", "memqcache_max_num_cache")] == ["67108864", "1000000"]
+    assert written["enable_shared_relcache"] == "on"
+    assert bare.conf(PGPOOL_PARAMS_MEMQCACHE_TOTAL_SIZE="8MB")["memqcache_total_size"] == "'8MB'"
+
+
+@pytest.mark.parametrize("value", ["on", "T", "y", "1", "TRUE"])
+def test_pgpools_booleans_have_many_spellings(bare: Site, value: str) -> None:
+    given(bare, OFFICIAL, PGPOOL_PARAMS_ENABLE_POOL_HBA=value)
+    assert not any("enable_pool_hba is not on" in each for each in bare.resolve().model.warnings)
+    given(bare, {}, PGPOOL_PARAMS_AUTO_FAILBACK=value)
+    assert any("guessed from the hosts" in each for each in bare.resolve().model.warnings)
 
 
 @pytest.mark.parametrize(

@@ -161,8 +161,9 @@ REFERENCES = {
         yaml.safe_dump(REFERENCES),
         "# two of a directory\n---\n"
         + yaml.safe_dump_all([{"kind": "Service", "spec": {"type": "ClusterIP"}}, REFERENCES]),
+        f"\n# Windows\n\n{yaml.safe_dump(REFERENCES)}".replace("\n", "\r\n"),
     ],
-    ids=["JSON", "a list", "YAML", "several documents"],
+    ids=["JSON", "a list", "YAML", "several documents", "CRLF"],
 )
 def test_what_a_deployment_takes_from_a_secret_is_referred_to(text: str, catalogue: Catalogue) -> None:
     migration = migrate(read_source(text), catalogue)
@@ -200,10 +201,15 @@ def test_a_container_as_docker_describes_it(catalogue: Catalogue) -> None:
         ("[]", "describes no container"),
         ('{"kind": "Secret"}', "describes no container"),
         (json.dumps([{"Env": [f"PGPOOL_BACKEND_NODES=0:{host}"]} for host in "ab"]), "has 2 containers"),
+        (json.dumps({"containers": [None]}), "in another form than Kubernetes"),
+        (json.dumps({"containers": [{"env": [{"value": "x"}]}]}), "in another form than Kubernetes"),
         (
-            json.dumps({"containers": [{"env": [{"name": "PGPOOL_MAX_POOL", "valueFrom": {"configMapKeyRef": {}}}]}]}),
-            "has a value that is not here",
+            json.dumps({"containers": [{"env": [{"name": "A_PASSWORD", "valueFrom": {"secretKeyRef": None}}]}]}),
+            "another form",
         ),
+        (json.dumps({"containers": [{"env": "x"}]}), "in another form than Kubernetes"),
+        ("\n" * 60_000 + "PATH=/bin", "is not an environment of"),
+        ('PGPOOL_BACKEND_NODES="0:a"', "remove the quotes: they are part of the value"),
         ("PGPOOL_BACKEND_NODES=0:a\nPGPOOL_BACKENDS=a=h", "is not an environment of"),
         ("PGPOOL_BACKEND_NODES=0:a\nPGPOOL_PARAMS_BACKEND_HOSTNAME0=h", "ways of different images"),
         ("PGPOOL_BACKEND_NODES=0:a\nPGPOOL_MAX_POOL=abc", "'abc' is not a whole number"),
@@ -212,6 +218,222 @@ def test_a_container_as_docker_describes_it(catalogue: Catalogue) -> None:
 def test_what_cannot_be_read_is_told(content: str, what: str, catalogue: Catalogue) -> None:
     with pytest.raises(ConfigurationError, match=what):
         migrate(read_source(content), catalogue)
+
+
+def deployment(*variables: dict[str, Any] | str, **fields: object) -> str:
+    """A Deployment whose container has these variables; those that are only named, from a Secret."""
+    env = [
+        {"name": each, "valueFrom": {"secretKeyRef": {"name": "db", "key": each.lower()}}}
+        if isinstance(each, str)
+        else each
+        for each in variables
+    ]
+    return json.dumps({"spec": {"template": {"spec": {"containers": [{"name": "main", "env": env, **fields}]}}}})
+
+
+def value(name: str, value: str) -> dict[str, str]:
+    return {"name": name, "value": value}
+
+
+NODES = value("PGPOOL_BACKEND_NODES", "0:a,1:b")
+HOST = value("PGPOOL_PARAMS_BACKEND_HOSTNAME0", "a")
+CONFIG_MAP = {"valueFrom": {"configMapKeyRef": {"name": "db", "key": "x"}}}
+ROLE = ("POSTGRES_USERNAME", "POSTGRES_PASSWORD")
+MOUNTED_FILES = "may have pgpool.conf, pool_hba.conf or a certificate"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (deployment({"name": "PGPOOL_MAX_POOL", **CONFIG_MAP}), {"PGPOOL_MAX_POOL": "has a value that is not here"}),
+        (
+            deployment(HOST, {"name": "APP_USERNAME", **CONFIG_MAP}, value("APP_PASSWORD", "x")),
+            {"APP_USERNAME": "has a value that is not here"},
+        ),
+        (
+            deployment("PGPOOL_PARAMS_BACKEND_HOSTNAME0", "PGPOOL_PARAMS_PORT", *ROLE),
+            dict.fromkeys(("PGPOOL_PARAMS_BACKEND_HOSTNAME0", "PGPOOL_PARAMS_PORT"), "has a value that is not here"),
+        ),
+        (
+            deployment(NODES, "PGPOOL_POSTGRES_CUSTOM_USERS", "PGPOOL_POSTGRES_CUSTOM_PASSWORDS"),
+            dict.fromkeys(
+                ("PGPOOL_POSTGRES_CUSTOM_USERS", "PGPOOL_POSTGRES_CUSTOM_PASSWORDS"), "has a value that is not here"
+            ),
+        ),
+        (
+            deployment(NODES, "PGPOOL_SR_CHECK_USER", "PGPOOL_POSTGRES_PASSWORD", value("PGPOOL_USERS_DIR", "/users")),
+            {"PGPOOL_CHECK_USER": "has a value that is not here"},
+        ),
+        (deployment(NODES, envFrom=[{"secretRef": {"name": "db"}}]), {"envFrom": "has variables that are not here"}),
+        (deployment(envFrom=[{"secretRef": {"name": "db"}}]), {"envFrom": "has variables that are not here"}),
+        (deployment(HOST, volumeMounts=[{"mountPath": "/config/"}]), {"/config/": MOUNTED_FILES}),
+        (deployment(HOST, volumeMounts=[{"mountPath": "/config/tls"}]), {"/config/tls": MOUNTED_FILES}),
+        (
+            deployment(HOST, value("PGPOOL_CONF_VOLUME", "/data/conf"), volumeMounts=[{"mountPath": "/data"}]),
+            {"/data": MOUNTED_FILES},
+        ),
+        (
+            json.dumps(
+                [
+                    {
+                        "Config": {"Env": ["PGPOOL_PARAMS_BACKEND_HOSTNAME0=a", "PGPOOL_PARAMS_PORT_FILE=/not/here"]},
+                        "Mounts": [{"Destination": "/config/pgpool.conf"}],
+                    }
+                ]
+            ),
+            {
+                "/config/pgpool.conf": MOUNTED_FILES,
+                "PGPOOL_PARAMS_PORT_FILE": "is not readable here",
+            },
+        ),
+        (
+            (
+                "PGPOOL_BACKEND_NODES_FILE=/not/1\nPGPOOL_POSTGRES_CUSTOM_USERS_FILE=/not/2\n"
+                "PGPOOL_POSTGRES_CUSTOM_PASSWORDS_FILE=/not/3\nPGPOOL_ADMIN_USERNAME_FILE=/not/4\n"
+                "PGPOOL_POSTGRES_PASSWORD_FILE=/not/5\nPGPOOL_USER_CONF_FILE=/not/6\nPGPOOL_PATRONI_FILE=/not/7"
+            ),
+            dict.fromkeys(
+                (
+                    "PGPOOL_BACKEND_NODES_FILE",
+                    "PGPOOL_POSTGRES_CUSTOM_USERS_FILE",
+                    "PGPOOL_POSTGRES_CUSTOM_PASSWORDS_FILE",
+                    "PGPOOL_ADMIN_USERNAME_FILE",
+                    "PGPOOL_PATRONI_FILE",
+                ),
+                "is not readable here",
+            ),
+        ),
+        (
+            "PGPOOL_PARAMS_BACKEND_HOSTNAME0=a\nAPP_USERNAME_FILE=/not/1\nAPP_PASSWORD_FILE=/not/2",
+            {"APP_USERNAME_FILE": "is not readable here"},
+        ),
+    ],
+)
+def test_what_is_only_in_the_container_is_told_all_at_once(
+    content: str, told: dict[str, str], catalogue: Catalogue
+) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        migrate(read_source(content), catalogue)
+    assert {each.setting: each.what for each in refusal.value.problems} == told
+    for each in refusal.value.problems:
+        assert ("kubectl exec" in each.remedy) == (each.what != "is not readable here")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        deployment(HOST, *ROLE, {"name": "NODE_NAME", **CONFIG_MAP}, volumeMounts=[{"mountPath": "/configuration"}]),
+        deployment(NODES, "PGPOOL_POSTGRES_PASSWORD", volumeMounts=[{"mountPath": "/config"}]),
+        json.dumps({"Config": {"Env": ["PGPOOL_PARAMS_BACKEND_HOSTNAME0=a", "A_USERNAME=a", "A_PASSWORD=b"]}}),
+    ],
+    ids=["official", "bitnami", "docker"],
+)
+def test_files_of_this_machine_are_not_taken_for_those_of_another_container(
+    content: str, tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pgpool.conf").write_text("backend_hostname0 = 'of this machine'\n")
+    (tmp_path / "pool_hba.conf").write_text("local all all scram-sha-256\n")
+    (tmp_path / "1.sh").write_text("exit 1\n")
+    monkeypatch.setattr("entrypoint.compat.official.volume", lambda _: tmp_path)
+    monkeypatch.setattr("entrypoint.compat.bitnami.INIT_SCRIPTS", tmp_path)
+    migration = migrate(read_source(content), catalogue)
+    assert migration.settings["PGPOOL_BACKENDS"].startswith("a=a:5432")
+    assert str(tmp_path) not in as_text(migration)
+
+
+def test_mounted_scripts_are_told(catalogue: Catalogue) -> None:
+    source = deployment(
+        NODES, "PGPOOL_POSTGRES_PASSWORD", volumeMounts=[{"mountPath": "/docker-entrypoint-initdb.d/x"}]
+    )
+    (line,) = [each for each in migrate(read_source(source), catalogue).differences if "initdb.d/x" in each]
+    assert "are not run; set what they change" in line
+
+
+def test_the_patch_fits_the_container_and_ends_what_belongs_to_the_other_image(catalogue: Catalogue) -> None:
+    source = deployment(HOST, *ROLE, args=["--password=a % secret"], lifecycle={"preStop": {}})
+    text = as_text(migration := migrate(read_source(source), catalogue))
+    _, _, patch, _ = yaml.safe_load_all(text)
+    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    assert container["name"] == "main"
+    fields = ("command", "args", "env", "lifecycle", "startupProbe")
+    assert [container[field] for field in fields] == [None] * len(fields)
+    (line,) = [each for each in migration.differences if "args, lifecycle" in each]
+    assert "are not taken over" in line
+    assert "a % secret" not in text
+
+
+def test_a_role_that_two_variables_take_from_one_key_of_a_secret_is_one_role(catalogue: Catalogue) -> None:
+    keys = {"USER": "name", "PASSWORD": "pass"}
+    variables = [
+        {
+            "name": f"PGPOOL_PARAMS_{check}_{what}",
+            "valueFrom": {"secretKeyRef": {"name": "check", "key": key}},
+        }
+        for check in ("SR_CHECK", "HEALTH_CHECK")
+        for what, key in keys.items()
+    ]
+    migration = migrate(read_source(deployment(HOST, *variables)), catalogue)
+    assert migration.secrets == {
+        "pgpool-user-0": {
+            "username": "the value of PGPOOL_PARAMS_SR_CHECK_USER: key name of the Secret check",
+            "password": "the value of PGPOOL_PARAMS_SR_CHECK_PASSWORD: key pass of the Secret check",
+        }
+    }
+
+
+@pytest.mark.parametrize("form", ["variable", "file"])
+def test_each_of_several_roles_is_told_its_part_of_the_list(tmp_path: Path, catalogue: Catalogue, form: str) -> None:
+    (tmp_path / "list").write_text("1%p,2%p\n")
+    name = "PGPOOL_POSTGRES_CUSTOM_PASSWORDS"
+    given = {name: "1%p,2%p"} if form == "variable" else {f"{name}_FILE": f"{tmp_path}/list"}
+    words = f"the value of {name}" if form == "variable" else f"the content of {tmp_path}/list"
+    env = {**foreign.COMPOSE.environment, "PGPOOL_POSTGRES_CUSTOM_USERS": "one;two", **given}
+    users = migrate(Source(env, {}), catalogue).secrets["pgpool-users"]
+    assert [users["one"], users["two"]] == [f"part 1 of {words}", f"part 2 of {words}"]
+
+
+@pytest.mark.parametrize("form", ["variable", "line", "bitnami"])
+def test_commands_are_not_printed_for_they_may_hold_a_secret(tmp_path: Path, catalogue: Catalogue, form: str) -> None:
+    env = foreign.MINIMAL.environment | {"PGPOOL_PARAMS_SSL_PASSPHRASE_COMMAND": "echo a%secret"}
+    words = "the value of PGPOOL_PARAMS_SSL_PASSPHRASE_COMMAND"
+    if form == "line":
+        env = foreign.MOUNTED.placed(tmp_path)
+        conf = tmp_path / "config/pgpool.conf"
+        conf.write_text("ssl_passphrase_command = 'echo a%secret'\n" + conf.read_text())
+        words = f"the value in line 1 of {conf}"
+    elif form == "bitnami":
+        env = foreign.COMPOSE.environment | {"PGPOOL_PARAMS_SSL_PASSPHRASE_COMMAND": "echo a%secret"}
+    migration = migrate(Source(env, {}), catalogue)
+    variable = "PGPOOL_PARAMS_SSL_PASSPHRASE_COMMAND_FILE"
+    assert migration.settings[variable] == "/etc/pgpool/parameters/ssl_passphrase_command"
+    assert migration.secrets["pgpool-parameters"] == {"ssl_passphrase_command": words}
+    assert "a%secret" not in as_text(migration)
+
+
+def test_a_command_that_is_refused_is_not_printed_either(catalogue: Catalogue) -> None:
+    env = foreign.MINIMAL.environment | {"PGPOOL_PARAMS_SSL_PASSPHRASE_COMMAND": "echo 'a%secret'"}
+    with pytest.raises(ConfigurationError, match="SSL_PASSPHRASE_COMMAND") as refusal:
+        migrate(Source(env, {}), catalogue)
+    assert "a%secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("cache", ["off", "on"])
+def test_defaults_of_ours_that_go_along_are_told_too(catalogue: Catalogue, cache: str) -> None:
+    env = foreign.MINIMAL.environment | {"PGPOOL_PARAMS_MEMORY_CACHE_ENABLED": cache}
+    told = "\n".join(migrate(Source(env, {}), catalogue).differences)
+    assert "log_pcp_processes is off here" in told
+    assert ("memqcache_total_size is 4MB here" in told) == (cache == "off")
+    assert ("PGPOOL_PARAMS_MEMQCACHE_TOTAL_SIZE=67108864 keeps a default" in told) == (cache == "on")
+
+
+def test_our_own_directories_beside_the_other_images_words_are_not_forgotten(
+    tmp_path: Path, catalogue: Catalogue
+) -> None:
+    env = foreign.MINIMAL_TLS.environment | {"PGPOOL_TLS_DIR": "/certs", "PGPOOL_USERS_DIR": "/users"}
+    migration = migrate(Source(env, {}), catalogue)
+    assert migration.secrets["pgpool-tls"] == {file: f"the content of /certs/{file}" for file in ("tls.crt", "tls.key")}
+    assert migration.settings["PGPOOL_TLS_DIR"] == "/etc/pgpool/tls"
+    assert any("/users" in each and "pgpool-users" in each for each in migration.differences)
 
 
 @pytest.mark.parametrize("source", ["file", "standard input"])
