@@ -277,7 +277,7 @@ def test_user_name_and_password_of_two_revisions_are_never_mixed(tmp_path: Path)
 
     writer = threading.Thread(target=rotate)
     writer.start()
-    seen = set()
+    seen: set[bytes] = set()
     collided = rounds = 0
     deadline = time.monotonic() + 30
     try:
