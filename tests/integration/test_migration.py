@@ -74,10 +74,12 @@ def meant(words: str, case: Foreign, directory: Path) -> str:
         return Path(path[1]).read_text()
     if name := re.match(r'the name "(.*)"$', words):
         return name[1]
-    found = re.match(r"(?:the value|its part) of (\w+)(?:: key (\w+) of the Secret theirs)?$", words)
+    found = re.match(r"(?:part (\d+) of )?the value of (\w+)(?:: key (\w+) of the Secret theirs)?$", words)
     assert found, words
-    assert found[2] in (None, found[1])
-    return re.split("[,;]", case.environment[found[1]])[0] if words.startswith("its") else case.environment[found[1]]
+    part, variable, key = found.groups()
+    assert key in (None, variable)
+    value = case.environment[variable]
+    return re.split("[,;]", value)[int(part) - 1] if part else value
 
 
 @pytest.mark.parametrize("command", PIPELINES, ids=["docker inspect", "kubectl get", "kubectl exec"])
