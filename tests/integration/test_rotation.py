@@ -3,9 +3,12 @@
 import json
 from contextlib import ExitStack
 from datetime import datetime
+from itertools import cycle
 from pathlib import Path
+from threading import Event, Lock, Thread
 
 import pytest
+from psycopg import sql
 
 from integration.conftest import FORMER, CreateRole, Role, Scene, StartScene
 from sidecar.access import Access
@@ -130,6 +133,36 @@ def test_that_neither_password_works_is_an_alarm_until_one_does(scene: Scene) ->
     scene.wait_in_sync()
     assert scene.logins(ROTATED, 3) == {True}
     assert scene.sidecar.metric("pgpool_reloader_rejected_credentials") == 0
+
+
+def test_a_password_that_postgresql_accepts_now_and_then_is_served_in_the_end(scene: Scene) -> None:
+    """Whatever a trial, a proof or the login after the retirement happens to be told meanwhile."""
+    stop, altering = Event(), Lock()
+
+    def flap() -> None:
+        role = sql.Identifier(scene.role)
+        with scene.server.connect() as admin:
+            for until in cycle(["2000-01-01", "infinity"]):
+                with altering:
+                    admin.execute(sql.SQL("ALTER ROLE {} VALID UNTIL {}").format(role, sql.Literal(until)))
+                if stop.wait(0.03) and until == "infinity":
+                    break
+
+    flapping = Thread(target=flap)
+    flapping.start()
+    try:
+        for number in range(6):
+            with altering:
+                scene.rotate(f"{ROTATED} {number}")
+            stop.wait(0.7)
+    finally:
+        stop.set()
+        flapping.join()
+    assert scene.refused() > 0
+    status = scene.wait_in_sync()
+    assert status["held"] == status["unproven"] == {}
+    assert scene.logins(f"{ROTATED} 5") == {True}
+    assert not scene.knows(FORMER)
 
 
 # --- PostgreSQL, or pgpool, goes away ------------------------------------------------------------------------------
