@@ -20,7 +20,8 @@ DEFAULT_VERSION = "4.6"
 
 _DIRECTORY = Path(__file__).parent / "catalogues"
 
-_TRUE = ("on", "true", "yes", "t", "y", "1")
+TRUE = ("on", "true", "yes", "t", "y", "1")
+"""How pgpool lets one write `on`, in lower case."""
 _FALSE = ("off", "false", "no", "f", "n", "0")
 
 _TIME = {"us": 1, "ms": 1_000, "s": 1_000_000, "min": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
@@ -160,7 +161,7 @@ def load_catalogue(version: str) -> Catalogue:
 
 def _assign_bool(parameter: Parameter, index: int | None, value: str) -> Assignment:
     lowered = value.lower()
-    if lowered in _TRUE:
+    if lowered in TRUE:
         return Assignment(parameter, index, "on", 1)
     if lowered in _FALSE:
         return Assignment(parameter, index, "off", 0)

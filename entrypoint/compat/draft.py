@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from entrypoint.catalogue import TRUE
 from entrypoint.compat import conf
 from entrypoint.environment import ENVIRONMENT, read_variable
 from entrypoint.errors import Problems
@@ -77,7 +78,7 @@ class Draft:
 
 def is_on(raw: Raw | None) -> bool:
     """Whether this is one of pgpool's own spellings of `on`, in any case."""
-    return raw is not None and raw.value.lower() in ("on", "true", "yes", "t", "y", "1")
+    return raw is not None and raw.value.lower() in TRUE
 
 
 def is_default(raw: Raw) -> bool:

@@ -229,7 +229,9 @@ def test_the_stand_in_refuses_what_kubernetes_would_and_what_it_does_not_know(de
         desk.type(f"kubectl {words}")
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
+@pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="compares the stand-in with a real kubectl, which not every machine has"
+)
 def test_the_stand_in_does_what_kubectl_does(desk: Desk, tmp_path: Path) -> None:
     """As far as kubectl goes without a cluster."""
     (patch,) = (each.words[-1] for each in OF_THIS if begins(each, "patch"))

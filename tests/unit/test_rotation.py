@@ -1336,21 +1336,21 @@ def test_after_a_restart_that_did_not_help_a_held_password_is_still_tried_again(
     assert world.run(61, lambda: not world.status.held)
 
 
-def test_each_renewal_of_a_certificate_restarts_pgpool(tmp_path: Path) -> None:
-    world = with_tls(tmp_path, restart_spread=0)
-    for renewal in range(1, 4):
-        SecretVolume(tmp_path / "tls").write(Authority().issue().files())
-        world.run(20)
-        assert world.pgpool.stops == renewal
-        world.boot()
-        assert world.run(20, in_sync(world, BEFORE))
-        world.run(600)
+def another_certificate(world: World, _: int) -> None:
+    SecretVolume(world.root / "tls").write(Authority().issue().files())
 
 
-def test_each_new_key_restarts_pgpool(tmp_path: Path) -> None:
-    world = encrypted(tmp_path, restart_spread=0)
+def another_key(world: World, renewal: int) -> None:
+    world.file("key", f"key {renewal + 1} 100%\n")
+
+
+@pytest.mark.parametrize(("begin", "renew"), [(with_tls, another_certificate), (encrypted, another_key)])
+def test_each_renewal_of_a_certificate_or_key_restarts_pgpool(
+    tmp_path: Path, begin: Callable[..., World], renew: Callable[[World, int], None]
+) -> None:
+    world = begin(tmp_path, restart_spread=0)
     for renewal in range(1, 4):
-        world.file("key", f"key {renewal + 1} 100%\n")
+        renew(world, renewal)
         world.run(20)
         assert world.pgpool.stops == renewal
         world.boot()
