@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.failover_arena import Arena, Event, opened, patches
-from bench.failover_scenarios import LOOP_WAIT, TTL, Lived, Scenario, live, scenarios
+from bench.failover_scenarios import LOOP_WAIT, RETRY_TIMEOUT, TTL, Lived, Scenario, live, scenarios
 from bench.measure import Times
 from bench.report import paragraph, progress
 from bench.run import processor
@@ -32,7 +32,7 @@ from support.patroni import Options
 
 def main() -> int:
     options = arguments()
-    patroni = Options(ttl=TTL, loop_wait=LOOP_WAIT)
+    patroni = Options(ttl=TTL, loop_wait=LOOP_WAIT, retry_timeout=RETRY_TIMEOUT)
     chosen = [each for each in scenarios(short=options.short, times=options.times) if is_chosen(each, options)]
     missed = 0
     with (
@@ -155,9 +155,10 @@ def head(options: argparse.Namespace) -> list[str]:
         "",
         paragraph(
             f"{pods.capitalize()} {'without a sidecar' if options.without_sidecar else 'with a sidecar each'} before "
-            f"three nodes of Patroni (ttl {TTL}, loop_wait {LOOP_WAIT}, asynchronous replication) and three etcd "
-            "members, all on one machine. Clients of each: four sessions that write 20 rows a second, and a login with "
-            "one row five times a second. The floor are the same clients at the same time with libpq's own "
+            f"three nodes of Patroni (ttl {TTL}, loop_wait {LOOP_WAIT}, retry_timeout {RETRY_TIMEOUT}, asynchronous "
+            "replication) and three etcd members, all on one machine. Clients of each: four sessions that write 20 "
+            "rows a second, and a login with one row five times a second. The floor are the same clients at the same "
+            "time with libpq's own "
             "`target_session_attrs=read-write` and no pgpool; the cuts are between pgpool and the nodes, and do not "
             "touch it. Times are seconds: p50 / p95 / max. A gap is the longest time without an acknowledgment; *back* "
             "counts from when clients could be served again (the network is back, or the floor is) to the next one. "

@@ -19,6 +19,8 @@ from support.probe_report import Report
 TTL = 30
 """Patroni's default: the longest that a lost leader keeps its lock."""
 LOOP_WAIT = 2
+RETRY_TIMEOUT = 10
+"""Patroni's default as well: an election of etcd's may take seconds on a busy machine, and must not end the primary."""
 DETECTION = 2.0
 """Seconds after which a black hole is to be no obstacle any more, and that a login may take then."""
 
@@ -93,7 +95,10 @@ def nothing_lost_after_promotion(lived: Lived) -> Iterator[str]:
 
 
 def errors_at_most(count: int, lived: Lived) -> Iterator[str]:
-    worst = max(seen.busy_errors + seen.new_errors for seen in _seen(lived))
+    """Beyond the floor's sessions that broke: a primary that Patroni itself gave up ends everybody's."""
+    worst = max(
+        seen.busy_errors + seen.new_errors - event.floor.busy_errors for event in lived.events for seen in event.through
+    )
     if worst > count:
         yield f"{worst} errors instead of {count}"
 
@@ -114,12 +119,6 @@ def refused_at_most(count: int, lived: Lived) -> Iterator[str]:
 def never_read_only(lived: Lived) -> Iterator[str]:
     if count := sum(seen.read_only_errors for seen in _seen(lived)):
         yield f"{count} writes went to a read-only server"
-
-
-def gap_below(seconds: float, lived: Lived) -> Iterator[str]:
-    worst = max(seen.gap for seen in _seen(lived))
-    if worst >= seconds:
-        yield f"a gap of {worst:.2f} s, {seconds:g} s allowed"
 
 
 def beyond_the_floor(p95: float, always: float, lived: Lived) -> Iterator[str]:
@@ -402,7 +401,7 @@ def scenarios(*, short: bool, times: int | None = None, slack: float = 1.0, spar
             words=f"one etcd member down, {seconds:g} s",
             times=often(2),
             act=partial(etcd_member_down, seconds),
-            goals=[partial(errors_at_most, spare), partial(gap_below, 0.3 * slack), nothing_lost],
+            goals=[partial(errors_at_most, spare), partial(beyond_the_floor, 0.3 * slack, 0.3 * slack), nothing_lost],
         ),
         Scenario(
             name="etcd-quorum-failsafe",

@@ -121,6 +121,7 @@ class Worker:
         self._connection: psycopg.Connection | None = None
         self._session = 0
         self._worked = False
+        self._let_in: float | None = None
         self._seq = 0
 
     def run(self, first: float, interval: float, stop: threading.Event) -> None:
@@ -168,15 +169,19 @@ class Worker:
         if self._connection is None:
             self._session += 1
             self._worked = False
+            self._let_in = None
             try:
                 self._connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
             except psycopg.Error as error:
                 self._fail(due, error, reason(error, connecting=True))
+            else:
+                self._let_in = time.monotonic()
         return self._connection
 
     def _fail(self, due: float, error: Exception, why: str) -> None:
         words = " ".join(str(error).split())
-        self._journal.write(Failure(time.monotonic(), self.name, due, self._session, self._worked, why, words))
+        now = time.monotonic()
+        self._journal.write(Failure(now, self.name, due, self._session, self._worked, why, words, self._let_in))
 
 
 def reason(error: psycopg.Error, *, connecting: bool) -> str:

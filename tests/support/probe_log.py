@@ -52,6 +52,8 @@ class Failure(NamedTuple):
     """SQLSTATE; without one `timeout`, `eof` or `connect`."""
     words: str
     """The message, on one line."""
+    let_in: float | None = None
+    """When its login was through; None if that is what failed."""
 
 
 class Skip(NamedTuple):

@@ -1,5 +1,6 @@
 """What clients saw, told from a prober's records alone."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -50,7 +51,10 @@ class Report:
     new_errors: int
     """Of new connections."""
     refusals: int
-    """Those of them that were not held before for as long as pgpool holds anybody."""
+    """Those of them that were not held before for as long as pgpool holds anybody.
+
+    Nor is one counted that had been let in before the first session broke: nobody could know better then.
+    """
     worst_session: int
     """Errors of the one session that had most, among those that had worked before."""
     worst_worker: int
@@ -79,6 +83,7 @@ def report(records: Iterable[Record], since: float, until: float) -> Report:
     logins = [ack.at for ack in acks if kind_of(ack.worker) == LOGIN]
     gap, gap_began = longest_silence(steady, since, until) if by_worker else (0.0, since)
     refused = [failure.at for failure in failures if failure.reason == READ_ONLY]
+    broken = min((failure.at for failure in failures if failure.busy), default=math.inf)
     return Report(
         since=since,
         until=until,
@@ -94,13 +99,20 @@ def report(records: Iterable[Record], since: float, until: float) -> Report:
         words=Counter(failure.words for failure in failures),
         busy_errors=sum(failure.busy for failure in failures),
         new_errors=sum(not failure.busy for failure in failures),
-        refusals=sum(not failure.busy and failure.at - failure.due < HELD for failure in failures),
+        refusals=sum(is_refused(failure, broken) for failure in failures),
         worst_session=_most(Counter((each.worker, each.session) for each in failures if each.busy)),
         worst_worker=_most(Counter(failure.worker for failure in failures if kind_of(failure.worker) != LOGIN)),
         read_only_seconds=max(refused) - min(refused) if refused else 0.0,
         timelines=tuple(dict.fromkeys(ack.timeline for ack in inside if ack.timeline)),
         nodes=tuple(dict.fromkeys(ack.node for ack in inside if ack.node)),
     )
+
+
+def is_refused(failure: Failure, broken: float) -> bool:
+    """Whether a new client was turned away; `broken`: when the first session ended in an error."""
+    was_held = failure.at - failure.due >= HELD
+    was_in = failure.let_in is not None and failure.let_in <= broken
+    return not (failure.busy or was_held or was_in)
 
 
 def longest_silence(times: Sequence[float], since: float, until: float) -> tuple[float, float]:

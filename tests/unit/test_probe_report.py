@@ -71,6 +71,13 @@ def test_who_was_held_for_long_was_not_refused(seconds: float, refusals: int) ->
     assert (seen.new_errors, seen.refusals) == (1, refusals)
 
 
+@pytest.mark.parametrize(("let_in", "refusals"), [(None, 1), (9.99, 0), (10.3, 1)])
+def test_who_was_in_before_the_first_session_broke_was_not_refused(let_in: float | None, refusals: int) -> None:
+    new = Failure(10.4, "login-0", 9.9, 2, False, "eof", "its first statement", let_in)
+    seen = report([failure(10.25, "57P01"), new], since=9.0, until=20.0)
+    assert (seen.new_errors, seen.refusals) == (1, refusals)
+
+
 def test_a_gap_lasts_until_the_end_when_nothing_comes_any_more() -> None:
     seen = report([ack(1.0), ack(1.5), ack(1.0, "login-0")], since=0.5, until=60.0)
     assert (seen.gap, seen.gap_began, seen.login_gap) == (58.5, 1.5, 59.0)
