@@ -79,6 +79,12 @@ def deployed(new_pod: NewContainerPod) -> ContainerPod:
     return pod
 
 
+@pytest.fixture(params=[(POD, {}), (DEPLOYED_POD, DEPLOYED_SETTINGS)], ids=["pod", "deployed"])
+def stopped_pod(request: pytest.FixtureRequest, new_pod: NewContainerPod) -> ContainerPod:
+    """The least pod, and the one of deploy/base, before anything is started."""
+    return new_pod(*request.param)
+
+
 @pytest.fixture(params=["pod", "deployed"])
 def either_pod(request: pytest.FixtureRequest) -> ContainerPod:
     """The least pod, and the one of deploy/base."""

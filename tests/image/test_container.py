@@ -73,11 +73,12 @@ def test_sigterm_ends_both_as_well_when_no_client_is_there(either_pod: Container
     assert time.monotonic() - begin < 8
 
 
-def test_any_user_id_in_group_0_can_run_it(new_pod: NewContainerPod) -> None:
-    pod = new_pod()
-    security = SecurityContext(run_as_user=54321, run_as_group=0)
-    pod.pgpool_description = replace(pod.pgpool_description, security=security)
-    pod.sidecar_description = replace(pod.sidecar_description, security=security)
+def test_any_user_id_in_group_0_can_run_it(stopped_pod: ContainerPod) -> None:
+    pod = stopped_pod
+    pod.pgpool_description, pod.sidecar_description = (
+        replace(description, security=replace(description.security, run_as_user=54321, run_as_group=0))
+        for description in (pod.pgpool_description, pod.sidecar_description)
+    )
     pod.start()
     assert pod.pgpool.output("id", "-u") == "54321\n"
 
@@ -98,10 +99,9 @@ def test_a_directory_in_memory_of_its_own_is_enough_without_a_sidecar(new_pod: N
     assert "not in memory" not in pod.pgpool.log
 
 
-def test_a_run_directory_that_cannot_be_written_is_named_with_a_remedy(new_pod: NewContainerPod) -> None:
-    pod = new_pod()
-    pod.run_dir.chmod(0o755)
-    answer = run_to_end(pod.pgpool_description)
+def test_a_run_directory_that_cannot_be_written_is_named_with_a_remedy(stopped_pod: ContainerPod) -> None:
+    stopped_pod.run_dir.chmod(0o755)
+    answer = run_to_end(stopped_pod.pgpool_description)
     assert answer.returncode == ExitCode.CANNOT_PUBLISH
     assert f"PGPOOL_RUN_DIR {RUN} is not writable for user id 10001" in answer.stderr
     assert "emptyDir" in answer.stderr

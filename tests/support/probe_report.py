@@ -16,6 +16,9 @@ READ_ONLY = "25006"
 HELD = 29.0
 """Seconds after which somebody who was not let in had been held: pgpool does so for 30 s, and looks once in a while."""
 
+LAST_BREATH = 0.5
+"""Seconds for which a crashed server's processes may go on with logins that they have begun."""
+
 Row = tuple[str, int]
 """Worker and sequence number."""
 
@@ -53,7 +56,8 @@ class Report:
     refusals: int
     """Those of them that were not held before for as long as pgpool holds anybody.
 
-    Nor is one counted that had been let in before the first session broke: nobody could know better then.
+    Nor is one counted that was on its way in when the first session broke, and was let in by what still lived of the
+    server: its first statement ends as those of all sessions do.
     """
     worst_session: int
     """Errors of the one session that had most, among those that had worked before."""
@@ -111,7 +115,7 @@ def report(records: Iterable[Record], since: float, until: float) -> Report:
 def is_refused(failure: Failure, broken: float) -> bool:
     """Whether a new client was turned away; `broken`: when the first session ended in an error."""
     was_held = failure.at - failure.due >= HELD
-    was_in = failure.let_in is not None and failure.let_in <= broken
+    was_in = failure.let_in is not None and failure.due <= broken and failure.let_in <= broken + LAST_BREATH
     return not (failure.busy or was_held or was_in)
 
 

@@ -71,10 +71,14 @@ def test_who_was_held_for_long_was_not_refused(seconds: float, refusals: int) ->
     assert (seen.new_errors, seen.refusals) == (1, refusals)
 
 
-@pytest.mark.parametrize(("let_in", "refusals"), [(None, 1), (9.99, 0), (10.3, 1)])
-def test_who_was_in_before_the_first_session_broke_was_not_refused(let_in: float | None, refusals: int) -> None:
-    new = Failure(10.4, "login-0", 9.9, 2, False, "eof", "its first statement", let_in)
-    seen = report([failure(10.25, "57P01"), new], since=9.0, until=20.0)
+@pytest.mark.parametrize(
+    ("due", "let_in", "refusals"), [(9.9, None, 1), (9.9, 9.95, 0), (9.9, 10.5, 0), (9.9, 10.75, 1), (10.125, 10.25, 1)]
+)
+def test_who_was_on_the_way_in_when_the_first_session_broke_was_not_refused(
+    due: float, let_in: float | None, refusals: int
+) -> None:
+    new = Failure(10.8, "login-0", due, 2, False, "eof", "its first statement", let_in)
+    seen = report([failure(10.0, "57P01"), new], since=9.0, until=20.0)
     assert (seen.new_errors, seen.refusals) == (1, refusals)
 
 

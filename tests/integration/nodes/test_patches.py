@@ -40,7 +40,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -256,6 +256,22 @@ def test_a_search_ends_with_the_attach_of_the_primary_that_pgpool_had_given_up(s
 
     write.result(timeout=30)
     assert "failed to find primary node" not in stage.pgpool.log
+
+
+def test_the_attach_that_ends_a_search_ends_no_child_that_was_started_for_it(start: Start, servers: Servers) -> None:
+    stage = start(primary_first=True, search_primary_node_timeout="600", log_min_messages="debug1")
+    stage.lose_primary(servers)
+    stage.pgpool.wait_until_logged(SEARCHES)
+    children = proc.children(stage.pgpool.pid)
+    write = at_once(stage.write)
+    servers.primary.start()
+
+    stage.until_told(stage.pcp.attach, 0)
+
+    write.result(timeout=30)
+    ended = {int(pid) for pid in re.findall(r"kill process with PID:(\d+)", stage.pgpool.log)}
+    assert ended
+    assert ended <= set(children)
 
 
 def test_a_search_goes_on_when_a_node_is_attached_that_is_there_already(start: Start, servers: Servers) -> None:
