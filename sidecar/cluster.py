@@ -18,7 +18,7 @@ T_co = TypeVar("T_co", bound=Sql | Rest, covariant=True)
 
 _PAUSE_SECONDS = 0.05
 """Between two questions, at least."""
-_HASTE, _HASTY_SECONDS = 0.4, 60.0
+_HASTE, _HASTY_SECONDS = 0.2, 60.0
 """The part of the period after which somebody who has fallen silent is asked again, and how long."""
 _STOP_SECONDS = 0.2
 
