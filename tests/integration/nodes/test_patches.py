@@ -40,7 +40,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -125,6 +125,12 @@ class Stage:
         """Log in and write."""
         with self.connect() as session:
             session.execute("INSERT INTO written VALUES (1)")
+
+    def write_named(self) -> None:
+        """The same with an application_name, which a login on connections from the pool tells all nodes."""
+        named = self.pgpool.connect(APP_ROLE, APP_PASSWORD, "app", connect_timeout=60, application_name="n8n")
+        with named as session:
+            session.execute("INSERT INTO written VALUES (7)")
 
     def until_told(self, command: Callable[[int], None], node_id: int) -> None:
         """Run a PCP command; PCP is away for a moment after each failover."""
@@ -567,25 +573,35 @@ def test_a_session_goes_on_without_a_standby_that_is_detached_before_it_answers(
 def test_a_login_goes_on_without_a_standby_that_is_detached_before_it_answers(start: Start, servers: Servers) -> None:
     stage = start(num_init_children="1")
 
-    def log_in_and_write() -> None:
-        named = stage.pgpool.connect(APP_ROLE, APP_PASSWORD, "app", connect_timeout=60, application_name="n8n")
-        with named as session:  # on connections from the pool, its name is told to all nodes
-            session.execute("INSERT INTO written VALUES (7)")
-
     def pooled() -> list[int]:
         rows = servers.standby.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'app' AND state = 'idle'")
         return [int(str(pid)) for (pid,) in rows]
 
-    log_in_and_write()
+    stage.write_named()
     wait_until(lambda: bool(pooled()), timeout=10, failure=lambda: stage.pgpool.log)
     [pid] = pooled()
     with proc.frozen(pid):
-        write = at_once(log_in_and_write)
+        write = at_once(stage.write_named)
         assert is_held(write), stage.pgpool.log
 
         stage.until_told(stage.pcp.detach, STANDBY)
 
         write.result(timeout=20)
+
+
+def test_a_login_whose_connection_from_the_pool_ends_connects_anew(start: Start, servers: Servers) -> None:
+    stage = start(num_init_children="1")
+    stage.write_named()
+    query = "SELECT pid FROM pg_stat_activity WHERE usename = 'app'"
+    [(pid,)] = servers.primary.sql(query)
+    with proc.frozen(int(str(pid))):
+        write = at_once(stage.write_named)
+        assert is_held(write), stage.pgpool.log
+        servers.primary.sql("SELECT pg_terminate_backend(%s)", [pid])
+
+    write.result(timeout=20)
+
+    assert servers.primary.sql(query) != [(pid,)]
 
 
 def test_the_login_that_finds_the_primary_gone_is_held(start: Start, servers: Servers) -> None:
