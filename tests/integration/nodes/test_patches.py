@@ -589,7 +589,10 @@ def test_a_login_goes_on_without_a_standby_that_is_detached_before_it_answers(st
         write.result(timeout=20)
 
 
-def test_a_login_whose_connection_from_the_pool_ends_connects_anew(start: Start, servers: Servers) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_login_whose_connection_from_the_pool_ends_connects_anew(
+    start: Start, servers: Servers, how: signal.Signals
+) -> None:
     stage = start(num_init_children="1")
     stage.write_named()
     query = "SELECT pid FROM pg_stat_activity WHERE usename = 'app'"
@@ -597,7 +600,7 @@ def test_a_login_whose_connection_from_the_pool_ends_connects_anew(start: Start,
     with proc.frozen(int(str(pid))):
         write = at_once(stage.write_named)
         assert is_held(write), stage.pgpool.log
-        servers.primary.sql("SELECT pg_terminate_backend(%s)", [pid])
+        os.kill(int(str(pid)), how)
 
     write.result(timeout=20)
 
