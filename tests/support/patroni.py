@@ -39,11 +39,14 @@ class RefusedError(AssertionError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How Patroni is configured; times in seconds. 20 is the least `ttl` that it accepts."""
+    """How Patroni is configured; times in seconds. 20 is the least `ttl` that it accepts.
+
+    etcd's members need a few to elect a leader on a busy machine: that is not to cost the primary its lock.
+    """
 
     ttl: int = 20
     loop_wait: int = 2
-    retry_timeout: int = 3
+    retry_timeout: int = 6
     failsafe_mode: bool = False
     primary_start_timeout: int = 300
     synchronous_mode: bool = False
@@ -64,6 +67,10 @@ class Options:
                 "use_slots": True,
                 "parameters": {
                     "max_connections": self.max_connections,
+                    # As deploy/patroni has it: sessions that a cut has left behind do not take up all connections.
+                    "tcp_keepalives_idle": 10,
+                    "tcp_keepalives_interval": 5,
+                    "tcp_keepalives_count": 3,
                     "password_encryption": "scram-sha-256",
                     "shared_buffers": "16MB",
                     "dynamic_shared_memory_type": "mmap",  # in the data directory: a crash leaves nothing elsewhere

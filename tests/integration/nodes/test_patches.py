@@ -40,7 +40,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -707,6 +707,26 @@ def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers
 
     session.execute("INSERT INTO written VALUES (1)")
     assert not lets_in(servers.standby)
+
+
+def test_a_login_is_told_that_the_primary_has_no_connection_left(start: Start, servers: Servers) -> None:
+    stage = start()
+    servers.primary.sql("ALTER ROLE app CONNECTION LIMIT 0")
+    try:
+        with pytest.raises(psycopg.OperationalError, match='too many connections for role "app"'):
+            stage.connect()
+    finally:
+        servers.primary.sql("ALTER ROLE app CONNECTION LIMIT -1")
+
+
+def test_a_login_goes_on_without_a_standby_that_has_no_connection_left(start: Start, servers: Servers) -> None:
+    stage = start()
+    with ExitStack() as others:
+        with pytest.raises(psycopg.OperationalError, match="remaining connection slots are reserved"):
+            while True:
+                others.enter_context(servers.standby.connect(APP_ROLE, APP_PASSWORD))
+        stage.write()
+    assert stage.status(STANDBY) == "up"
 
 
 def test_a_server_process_that_is_killed_ends_no_more_than_postgresql_does(start: Start, servers: Servers) -> None:
