@@ -722,9 +722,13 @@ def test_a_login_is_told_that_the_primary_has_no_connection_left(start: Start, s
 def test_a_login_goes_on_without_a_standby_that_has_no_connection_left(start: Start, servers: Servers) -> None:
     stage = start()
     with ExitStack() as others:
-        with pytest.raises(psycopg.OperationalError, match="remaining connection slots are reserved"):
+
+        def take_all() -> None:
             while True:
                 others.enter_context(servers.standby.connect(APP_ROLE, APP_PASSWORD))
+
+        with pytest.raises(psycopg.OperationalError, match="remaining connection slots are reserved"):
+            take_all()
         stage.write()
     assert stage.status(STANDBY) == "up"
 
