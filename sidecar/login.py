@@ -195,7 +195,7 @@ def through_pgpool(  # where, who, and how long
       failed`;
     - right for both, but PostgreSQL refuses the session (no right to connect, no such database, connection limit,
       NOLOGIN): `unable to get session context`. So pgpool fails to pass on an error that comes when every node has
-      accepted the password (pool_do_auth, src/auth/pool_auth.c);
+      accepted the password (pool_do_auth, src/auth/pool_auth.c); with our patch 26 it passes it on, SQLSTATE included;
     - a backend that cannot be reached: `failed to create a backend connection`; once all are down, 08S01;
     - no free child: nothing, until one is free.
 
@@ -238,11 +238,9 @@ _POOL_REFUSALS = {
     'username "{}" or password does not exist in backend': "pgpool has another password",
     'pool_passwd file does not contain an entry for "{}"': "pgpool has no entry in pool_passwd",
 }
-_NO_SESSION = "unable to get session context"
 _NOT_BEHIND = "backend authentication failed"
 _NOT_HERE = "client authentication failed"
 _POOL_MEANINGS = {
-    _NO_SESSION: "the password is accepted, but PostgreSQL refuses the session",
     _NOT_BEHIND: "PostgreSQL refuses the password that pgpool has",
     _NOT_HERE: LOCKED_OUT,
     "failed to create a backend connection": "pgpool reaches no PostgreSQL",
@@ -260,13 +258,13 @@ def _query_pgpool(
         if not isinstance(result, Refusal):
             return result
         refusals.append(result)
-        if result.words not in _OF_THE_DATABASE:
+        if not (_is_of_session(result) or result.words in _OF_THE_DATABASE):
             break
-    return max(refusals, key=lambda each: _OF_THE_DATABASE.get(each.words, 1))
+    return max(refusals, key=lambda each: 2 if _is_of_session(each) else _OF_THE_DATABASE.get(each.words, 1))
 
 
-_OF_THE_DATABASE = {_NO_SESSION: 2, _NOT_BEHIND: 0, _NOT_HERE: -1}
-"""Refusals that another database may not meet; the more, the further the login came."""
+_OF_THE_DATABASE = {_NOT_BEHIND: 0, _NOT_HERE: -1}
+"""Refusals that another database may not meet, as one of the session's; the more, the further the login came."""
 
 
 def _query_pgpool_in(at: Mapping[str, str], password: Secret, query: str, until: float) -> Rows | Refusal:
@@ -283,5 +281,15 @@ def _refused_by_pgpool(role: str, refusal: Refusal) -> Attempt:
     for detail, reason in _POOL_REFUSALS.items():
         if refusal.detail == detail.format(role):
             return Attempt(Outcome.REJECTED, reason)
-    outcome = Outcome.ACCEPTED if refusal.words == _NO_SESSION else Outcome.UNKNOWN
-    return Attempt(outcome, _POOL_MEANINGS.get(refusal.words, refusal.reason))
+    if _is_of_session(refusal):
+        return Attempt(Outcome.ACCEPTED, "the password is accepted, but PostgreSQL refuses the session")
+    return Attempt(Outcome.UNKNOWN, _POOL_MEANINGS.get(refusal.words, refusal.reason))
+
+
+def _is_of_session(refusal: Refusal) -> bool:
+    """Whether PostgreSQL has accepted the password, and refuses the session."""
+    return (
+        refusal.after_password
+        or refusal.words == "unable to get session context"
+        or "is not permitted to log in" in refusal.words
+    )

@@ -709,14 +709,32 @@ def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers
     assert not lets_in(servers.standby)
 
 
-def test_a_login_is_told_that_the_primary_has_no_connection_left(start: Start, servers: Servers) -> None:
-    stage = start()
-    servers.primary.sql("ALTER ROLE app CONNECTION LIMIT 0")
+@pytest.mark.parametrize(
+    ("change", "back", "words"),
+    [
+        (
+            "ALTER ROLE app CONNECTION LIMIT 0",
+            "ALTER ROLE app CONNECTION LIMIT -1",
+            'too many connections for role "app"',
+        ),
+        (
+            "REVOKE CONNECT ON DATABASE app FROM app, PUBLIC",
+            "GRANT CONNECT ON DATABASE app TO app, PUBLIC",
+            'permission denied for database "app"',
+        ),
+        ("ALTER DATABASE app RENAME TO other", "ALTER DATABASE other RENAME TO app", 'database "app" does not exist'),
+    ],
+)
+def test_a_login_is_told_why_the_primary_refuses_the_session(
+    start: Start, servers: Servers, change: str, back: str, words: str
+) -> None:
+    stage = start(max_pool="1")
+    servers.primary.sql(change)
     try:
-        with pytest.raises(psycopg.OperationalError, match='too many connections for role "app"'):
+        with pytest.raises(psycopg.OperationalError, match=words):
             stage.connect()
     finally:
-        servers.primary.sql("ALTER ROLE app CONNECTION LIMIT -1")
+        servers.primary.sql(back)
 
 
 def test_a_login_goes_on_without_a_standby_that_has_no_connection_left(start: Start, servers: Servers) -> None:
