@@ -28,6 +28,7 @@ from bench.run import processor
 from support import programs
 from support.cluster import Cluster
 from support.patroni import Options
+from support.probe_report import Report
 
 
 def main() -> int:
@@ -43,6 +44,7 @@ def main() -> int:
             pgpools=options.pgpools,
             sidecar=not options.without_sidecar,
             seed=options.seed,
+            haproxy=options.haproxy,
         ) as arena,
     ):
         for line in head(options):
@@ -58,7 +60,7 @@ def main() -> int:
                 missed += 1
                 cluster.restore()
             else:
-                print(row(lived), flush=True)
+                print(*rows(lived), sep="\n", flush=True)
                 missed += bool(lived.misses)
             if options.logs:
                 keep(cluster.directory, options.logs)
@@ -107,22 +109,46 @@ def told(event: Event) -> Iterator[str]:
     yield from event.misses
 
 
-def row(lived: Lived) -> str:
+def rows(lived: Lived) -> Iterator[str]:
+    """pgpool's, and one for each that was measured beside it."""
     seen = [report for event in lived.events for report in event.through]
-    errors = sum((Counter(report.errors) for report in seen), Counter[str]())
-    cells = [
+    yield cells(
         lived.scenario.words,
         str(len(lived.events)),
         spread([report.gap for report in seen]),
         spread([event.floor.gap for event in lived.events]),
         spread([seconds for event in lived.events for seconds in event.resumed]),
-        f"{sum(report.busy_errors for report in seen)} ({max(report.worst_worker for report in seen)})",
-        f"{sum(report.new_errors for report in seen)}",
-        ", ".join([*(f"{count} × {reason}" for reason, count in errors.most_common()), *crashes(lived)]),
+        *errors(seen, crashes(lived)),
         f"{len(lived.through.lost)} ({len(lived.floor.lost)})",
         f"**MISSED**: {'; '.join(lived.misses)}" if lived.misses else "met",
-    ]
-    return f"| {' | '.join(cells)} |"
+    )
+    for other in lived.events[0].beside:
+        beside = [event.beside[other] for event in lived.events]
+        seen = [each.seen for each in beside]
+        yield cells(
+            f"the same through {other}",
+            str(len(seen)),
+            spread([report.gap for report in seen]),
+            "",
+            spread([seconds for each in beside for seconds in each.resumed]),
+            *errors(seen, []),
+            "",
+            "",
+        )
+
+
+def errors(seen: Sequence[Report], more: Sequence[str]) -> tuple[str, str, str]:
+    """Of sessions, of new connections, and by SQLSTATE."""
+    reasons = sum((Counter(report.errors) for report in seen), Counter[str]())
+    return (
+        f"{sum(report.busy_errors for report in seen)} ({max(report.worst_worker for report in seen)})",
+        f"{sum(report.new_errors for report in seen)}",
+        ", ".join([*(f"{count} × {reason}" for reason, count in reasons.most_common()), *more]),
+    )
+
+
+def cells(*words: str) -> str:
+    return f"| {' | '.join(words)} |"
 
 
 def crashes(lived: Lived) -> list[str]:
@@ -146,6 +172,8 @@ def head(options: argparse.Namespace) -> list[str]:
         "Patroni": programs.version(options.patroni_bin / "patroni"),
         "Python": platform.python_version(),
     }
+    if options.haproxy:
+        named["HAProxy"] = programs.version(options.haproxy, "-v")
     words = " ".join(given(options))
     pods = "one pgpool" if options.pgpools == 1 else f"{options.pgpools} pgpools"
     return [
@@ -182,6 +210,8 @@ def given(options: argparse.Namespace) -> Iterator[str]:
     for name in ("short", "without_sidecar"):
         if getattr(options, name):
             yield f"--{name.replace('_', '-')}"
+    if options.haproxy:
+        yield f"--haproxy {options.haproxy}"
     for name in ("times", "pgpools", "seed"):
         if getattr(options, name) is not None:
             yield f"--{name} {getattr(options, name)}"
@@ -201,6 +231,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="one event of each, and shorter ones")
     parser.add_argument("--without-sidecar", action="store_true", help="pgpool alone")
     parser.add_argument("--pgpools", type=int, default=1, metavar="N", help="so many pgpools at once (default: 1)")
+    parser.add_argument(
+        "--haproxy", type=Path, metavar="FILE", help="the program: measure it beside pgpool, at the same events"
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of when faults begin (default: 1)")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep all logs there")
     parser.add_argument("--list", action="store_true", help="show the names of the scenarios, and end")

@@ -5,14 +5,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import psycopg
 
+from bench.haproxy import running_haproxy
 from bench.report import progress
 from sidecar.pcp import PcpError
 from sidecar.table import Row, TableReader
@@ -107,6 +108,17 @@ class Event:
     misses: tuple[str, ...]
     """What the fault itself found wrong."""
     crashes: int
+    beside: Mapping[str, "Beside"]
+    """What clients of something else than pgpool saw of it, by its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """The same event for clients who have something else than pgpool."""
+
+    seen: Report
+    resumed: tuple[float, ...]
+    """As in Event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,13 +138,17 @@ Act = Callable[["Arena"], float | None]
 class Arena:
     """Everything at work, with the probers of one scenario at a time."""
 
-    def __init__(self, cluster: Cluster, fronts: Sequence[Front], directory: Path, seed: int) -> None:
-        """Everything has been started but the probers."""
+    def __init__(
+        self, cluster: Cluster, fronts: Sequence[Front], beside: Mapping[str, int], directory: Path, seed: int
+    ) -> None:
+        """Everything has been started but the probers; `beside`: ports of what is measured beside pgpool."""
         self.cluster = cluster
         self.fronts = fronts
+        self.beside: dict[str, Prober] = {}
         self.random = random.Random(seed)
         self.through: list[Prober] = []
         self.floor: Prober
+        self._ports_beside = beside
         self._directory = directory
         self._misses: list[str] = []
         self._stuck: list[str] = []
@@ -148,6 +164,11 @@ class Arena:
                 for number, front in enumerate(self.fronts, 1)
                 if (conninfo := through_pgpool((front.pgpool.host, front.pgpool.port), **LOGIN_AS))
             ]
+            self.beside = {
+                other: stack.enter_context(Prober(f"{name}_{other.lower()}", conninfo, self._directory, admin, crew))
+                for other, port in self._ports_beside.items()
+                if (conninfo := through_pgpool(("127.0.0.1", port), **LOGIN_AS))
+            }
             nodes = [(node.address, PORT) for node in self.cluster.nodes.values()]
             self.floor = stack.enter_context(
                 Prober(f"{name}_floor", to_the_nodes(nodes, **LOGIN_AS), self._directory, admin, crew)
@@ -167,6 +188,9 @@ class Arena:
         if moment is None:
             moment = self.floor_resumed(since)
         self._wait_for_clients(moment)
+        for prober in self.beside.values():
+            with suppress(DeadlineExpiredError):
+                self._wait_for_clients_of(prober, moment)
         self.cluster.restore()
         self._wait_for_tables()
         self.pause(QUIET_SECONDS)
@@ -175,15 +199,15 @@ class Arena:
             through=tuple(prober.report(since, until) for prober in self.through),
             floor=self.floor.report(since, until),
             moment=moment,
-            resumed=tuple(
-                min(until - moment, next_ack(prober.records, moment, kind) or PATIENCE)
-                for prober in self.through
-                for kind in (STEADY, LOGIN)
-            ),
+            resumed=tuple(seconds for prober in self.through for seconds in _resumed(prober, moment, until)),
             former=max(_last_on_former(prober, since, until) for prober in self.through),
             stuck=tuple(self._stuck),
             misses=tuple(self._misses),
             crashes=sum(front.crashes - count for front, count in zip(self.fronts, before, strict=True)),
+            beside={
+                other: Beside(seen=prober.report(since, until), resumed=_resumed(prober, moment, until))
+                for other, prober in self.beside.items()
+            },
         )
 
     def losses(self, probers: Sequence[Prober]) -> Loss:
@@ -239,7 +263,7 @@ class Arena:
     def _settle(self) -> None:
         self.cluster.wait_until_healthy()
         self._wait_for_tables()
-        for prober in (*self.through, self.floor):
+        for prober in (*self.through, *self.beside.values(), self.floor):
             self._wait_for_clients_of(prober, time.monotonic())
 
     def _wait_for_clients(self, moment: float) -> None:
@@ -272,6 +296,11 @@ class Arena:
         front.renew()
 
 
+def _resumed(prober: Prober, moment: float, until: float) -> tuple[float, ...]:
+    """Seconds to the next acknowledgment, and to that of a new login."""
+    return tuple(min(until - moment, next_ack(prober.records, moment, kind) or PATIENCE) for kind in (STEADY, LOGIN))
+
+
 def _last_on_former(prober: Prober, since: float, until: float) -> float:
     acks = [ack for ack in prober.records if isinstance(ack, Ack) and ack.timeline and kind_of(ack.worker) == STEADY]
     before = [ack.timeline for ack in acks if ack.at < since]
@@ -287,7 +316,9 @@ def patches(pgpool_bin: Path) -> str:
 
 
 @contextmanager
-def opened(cluster: Cluster, pgpool_bin: Path, *, pgpools: int, sidecar: bool, seed: int) -> Iterator[Arena]:
+def opened(
+    cluster: Cluster, pgpool_bin: Path, *, pgpools: int, sidecar: bool, seed: int, haproxy: Path | None = None
+) -> Iterator[Arena]:
     """Start everything but the probers, and end it; the cluster is at work."""
     with ExitStack() as stack:
         fronts = [
@@ -297,4 +328,8 @@ def opened(cluster: Cluster, pgpool_bin: Path, *, pgpools: int, sidecar: bool, s
         for front in fronts:
             progress(f"a pgpool on port {front.pgpool.port}, its log: {front.pgpool.log_path}")
             stack.enter_context(front.at_work())
-        yield Arena(cluster, fronts, cluster.directory, seed)
+        beside: dict[str, int] = {}
+        if haproxy:
+            addresses = [far(node.address) for node in cluster.nodes.values()]
+            beside["HAProxy"] = stack.enter_context(running_haproxy(haproxy, cluster.directory, addresses))
+        yield Arena(cluster, fronts, beside, cluster.directory, seed)

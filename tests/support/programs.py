@@ -31,9 +31,9 @@ def find_postgres() -> Path | None:
     return directory if (directory / "postgres").is_file() else None
 
 
-def version(program: Path) -> str:
+def version(program: Path, flag: str = "--version") -> str:
     """The version number a program reports, whichever stream it uses for that."""
-    answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    answer = subprocess.run([program, flag], capture_output=True, text=True, check=True)
     text = answer.stdout + answer.stderr
     number = re.search(r"\d+(\.\d+)+", text)
     return number[0] if number else text.strip()
