@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +53,15 @@ def children(parent: int) -> list[int]:
 
 @contextmanager
 def frozen(*pids: int) -> Iterator[None]:
-    """Processes that do not run, and whose sockets live."""
+    """Processes that do not run, and whose sockets live, unless they are killed meanwhile."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(*GONE):
+                os.kill(pid, signal.SIGCONT)
 
 
 def cmdline(pid: int) -> bytes:
