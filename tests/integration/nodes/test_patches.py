@@ -607,6 +607,24 @@ def test_a_login_whose_connection_from_the_pool_ends_connects_anew(
     assert servers.primary.sql(query) != [(pid,)]
 
 
+def test_a_login_that_a_failover_overtakes_trusts_no_connection_from_the_pool(start: Start, servers: Servers) -> None:
+    stage = start(primary_first=True, num_init_children="1")
+    stage.write_named()
+    query = "SELECT pid FROM pg_stat_activity WHERE usename = 'app'"
+    [(pid,)], [(pid_of_standby,)] = servers.primary.sql(query), servers.standby.sql(query)
+    with proc.frozen(int(str(pid_of_standby))):
+        write = at_once(stage.write_named)
+        assert is_held(write), stage.pgpool.log
+        servers.primary.sql("SELECT pg_terminate_backend(%s)", [pid])
+        stage.until_told(stage.pcp.detach, 0)
+        stage.pgpool.wait_until_logged(f"shutdown host {servers.primary.host}({servers.primary.port})")
+
+    assert is_held(write), stage.pgpool.log
+    stage.until_told(stage.pcp.attach, 0)
+
+    write.result(timeout=30)
+
+
 def test_the_login_that_finds_the_primary_gone_is_held(start: Start, servers: Servers) -> None:
     stage = start()
     servers.primary.stop("immediate")
