@@ -73,6 +73,9 @@ class Statements(NamedTuple):
         return cls(insert.as_bytes(), copy.as_bytes())
 
 
+TWO_ANSWERS = "COPY cannot be mixed with other operations"
+"""What psycopg makes of more than one (psycopg/_cursor_base.py)."""
+
 Write = Callable[[Statements, psycopg.Connection, str, int], Where]
 """Writes the rows of one operation, as the worker of that name, numbered from there on."""
 
@@ -154,6 +157,10 @@ class Worker:
         except ValueError as error:  # the same, at the end of COPY
             connection.close()
             self._fail(due, error, "two answers")
+        except psycopg.ProgrammingError as error:
+            if mixed := TWO_ANSWERS in str(error):  # the same, at its beginning
+                connection.close()
+            self._fail(due, error, "two answers" if mixed else reason(error, connecting=False))
         except psycopg.Error as error:
             self._fail(due, error, reason(error, connecting=False))
         else:
