@@ -186,13 +186,14 @@ def head(options: argparse.Namespace) -> list[str]:
             f"three nodes of Patroni (ttl {TTL}, loop_wait {LOOP_WAIT}, retry_timeout {RETRY_TIMEOUT}, asynchronous "
             "replication) and three etcd members, all on one machine. Clients of each: four sessions that write 20 "
             "rows a second, and a login with one row five times a second. The floor are the same clients at the same "
-            "time with libpq's own "
-            "`target_session_attrs=read-write` and no pgpool; the cuts are between pgpool and the nodes, and do not "
-            "touch it. Times are seconds: p50 / p95 / max. A gap is the longest time without an acknowledgment; *back* "
-            "counts from when clients could be served again (the network is back, or the floor is) to the next one. "
+            "time with libpq's own `target_session_attrs=read-write` and no pgpool; the cuts are between pgpool and "
+            "the nodes, and do not touch it. Times are seconds: p50 / p95 / max. A gap is the longest time without an "
+            "acknowledgment; *back* counts from when clients could be served again (the network is back, or the floor "
+            "is) to the next one. "
             "Errors of sessions: of those that had worked before, and in brackets the most that one client had that "
-            "keeps its session. Lost are acknowledged rows that the primary does not have in the end, in brackets the "
-            "floor's."
+            "keeps its session. A new client is refused that was not held for 30 s before, unless it was on its way in "
+            "when the crash came, and was let in by what still lived of the server. Lost are acknowledged rows that "
+            "the primary does not have in the end, in brackets the floor's."
         ),
         "",
         f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {machine}",

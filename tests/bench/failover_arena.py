@@ -157,22 +157,21 @@ class Arena:
     @contextmanager
     def probing(self, name: str, crew: Crew) -> Iterator[None]:
         """Clients at work; `name` is for tables and files."""
-        admin = self._admin
         with ExitStack() as stack:
+
+            def clients(of: str, conninfo: str) -> Prober:
+                return stack.enter_context(Prober(f"{name}_{of}", conninfo, self._directory, self._admin, crew))
+
             self.through = [
-                stack.enter_context(Prober(f"{name}_{number}", conninfo, self._directory, admin, crew))
+                clients(str(number), through_pgpool((front.pgpool.host, front.pgpool.port), **LOGIN_AS))
                 for number, front in enumerate(self.fronts, 1)
-                if (conninfo := through_pgpool((front.pgpool.host, front.pgpool.port), **LOGIN_AS))
             ]
             self.beside = {
-                other: stack.enter_context(Prober(f"{name}_{other.lower()}", conninfo, self._directory, admin, crew))
+                other: clients(other.lower(), through_pgpool(("127.0.0.1", port), **LOGIN_AS))
                 for other, port in self._ports_beside.items()
-                if (conninfo := through_pgpool(("127.0.0.1", port), **LOGIN_AS))
             }
             nodes = [(node.address, PORT) for node in self.cluster.nodes.values()]
-            self.floor = stack.enter_context(
-                Prober(f"{name}_floor", to_the_nodes(nodes, **LOGIN_AS), self._directory, admin, crew)
-            )
+            self.floor = clients("floor", to_the_nodes(nodes, **LOGIN_AS))
             yield
 
     def live_through(self, act: Act) -> Event:

@@ -735,6 +735,7 @@ def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers
             "ALTER ROLE app CONNECTION LIMIT -1",
             'too many connections for role "app"',
         ),
+        ("ALTER ROLE app NOLOGIN", "ALTER ROLE app LOGIN", 'role "app" is not permitted to log in'),
         (
             "REVOKE CONNECT ON DATABASE app FROM app, PUBLIC",
             "GRANT CONNECT ON DATABASE app TO app, PUBLIC",
