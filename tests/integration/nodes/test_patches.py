@@ -570,6 +570,21 @@ def test_a_session_goes_on_without_a_standby_that_is_detached_before_it_answers(
         session.execute("INSERT INTO written VALUES (6)")
 
 
+def test_a_session_goes_on_without_a_standby_that_says_good_bye_for_an_answer(start: Start, servers: Servers) -> None:
+    stage = start()
+    session = stage.connect()
+    rows = servers.standby.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'app'")
+    [pid] = [int(str(pid)) for (pid,) in rows]
+    with proc.frozen(pid):
+        write = at_once(lambda: session.execute("INSERT INTO written VALUES (%s)", [5]))
+        assert is_held(write), stage.pgpool.log
+
+        os.kill(pid, signal.SIGTERM)
+
+    write.result(timeout=20)
+    session.execute("INSERT INTO written VALUES (6)")
+
+
 def test_a_login_goes_on_without_a_standby_that_is_detached_before_it_answers(start: Start, servers: Servers) -> None:
     stage = start(num_init_children="1")
 
@@ -810,6 +825,28 @@ def test_a_session_that_postgresql_ends_is_told_so(start: Start, servers: Server
         session.execute("INSERT INTO written VALUES (%s)", [3])
     stage.write()
     assert "segmentation fault" not in stage.pgpool.log
+
+
+def test_a_session_whose_primary_says_good_bye_when_a_standby_has_answered_is_told_so(
+    start: Start, servers: Servers
+) -> None:
+    slow_commit = """
+        CREATE TABLE slow (by int);
+        GRANT ALL ON slow TO app;
+        CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER late AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION sleep()
+    """
+    servers.primary.sql(slow_commit, dbname="app")
+    stage = start()
+    session = stage.connect()
+    write = at_once(lambda: session.execute("INSERT INTO slow VALUES (%s)", [1]))
+    assert is_held(write), stage.pgpool.log
+
+    servers.primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO slow%'")
+
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        write.result(timeout=20)
 
 
 def test_pooled_connections_are_closed_after_a_session_went_on_without_a_standby(
