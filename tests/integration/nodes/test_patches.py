@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import NamedTuple, Protocol, TypeVar
 
 import psycopg
@@ -40,7 +40,7 @@ STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27"
 READ_ONLY = "in a read-only transaction"
 NO_PRIMARY = "set new primary node: -1"
 SEARCHES = "waiting for finding a primary node"
@@ -227,12 +227,42 @@ def is_held(call: Future[T]) -> bool:
 
 
 def test_the_primary_is_looked_for_many_times_within_a_few_seconds(start: Start, servers: Servers) -> None:
-    stage = start()
+    stage = start(log_min_messages="debug1")
     stage.lose_primary(servers)
 
     rounds = stage.wait_for_lines("find_primary_node: standby node is", 12)
 
     assert (rounds[-1] - rounds[1]).total_seconds() < 5  # one at the start; then one each second, unpatched
+
+
+def searching(server: PostgresServer) -> set[int]:
+    """The server processes that answer the check role's sessions."""
+    rows = server.sql(
+        "SELECT pid FROM pg_stat_activity WHERE usename = 'sr_check' AND query LIKE '%pg_is_in_recovery%'"
+    )
+    return {int(str(pid)) for (pid,) in rows}
+
+
+def test_the_primary_is_looked_for_by_the_same_connections_until_they_end(start: Start, servers: Servers) -> None:
+    stage = start(health_check_period="0", sr_check_period="0")
+    stage.lose_primary(servers)
+    stage.pgpool.wait_until_logged("find_primary_node: standby node is")
+    [asked] = wait_until(lambda: searching(servers.standby), timeout=10, failure=lambda: stage.pgpool.log)
+    sleep(1)
+    assert searching(servers.standby) == {asked}
+
+    os.kill(asked, signal.SIGTERM)
+
+    wait_until(lambda: searching(servers.standby) - {asked}, timeout=10, failure=lambda: stage.pgpool.log)
+
+
+def test_a_search_goes_on_when_a_node_falls_silent(start: Start, servers: Servers) -> None:
+    stage = start(health_check_period="0", sr_check_period="0", connect_timeout="1000")
+    stage.lose_primary(servers)
+    stage.pgpool.wait_until_logged("find_primary_node: standby node is")
+    [asked] = wait_until(lambda: searching(servers.standby), timeout=10, failure=lambda: stage.pgpool.log)
+    with proc.frozen(asked):
+        wait_until(lambda: searching(servers.standby) - {asked}, timeout=20, failure=lambda: stage.pgpool.log)
 
 
 def test_a_statement_does_not_wait_longer_than_a_failover(start: Start) -> None:
@@ -281,7 +311,7 @@ def test_the_attach_that_ends_a_search_ends_no_child_that_was_started_for_it(sta
 
 
 def test_a_search_goes_on_when_a_node_is_attached_that_is_there_already(start: Start, servers: Servers) -> None:
-    stage = start(search_primary_node_timeout="600")
+    stage = start(search_primary_node_timeout="600", log_min_messages="debug1")
     stage.lose_primary(servers)
 
     stage.until_told(stage.pcp.attach, STANDBY)
