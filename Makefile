@@ -107,7 +107,7 @@ lint: setup source
 	$(bin)/codespell
 	$(bin)/shellcheck $(shell_scripts)
 	$(bin)/hadolint --ignore DL3008 Dockerfile # Debian keeps only the newest version of a package: none can be named
-	$(bin)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(bin)/actionlint -shellcheck $(bin)/shellcheck -pyflakes= .github/workflows/*.yml
 	$(bin)/zizmor --offline --quiet .github/workflows
 	@echo "comparing the generated files with their sources"
 	@$(bin)/python image/lock_requirements.py --check || $(call stale,requirements)
