@@ -1,0 +1,90 @@
+"""Secrets that cannot be used."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.status import State
+from support.secret_volume import SecretVolume
+from support.settled import AFTER, BEFORE, DAY, in_sync, live, rotate, settled, value
+from support.simulation import World
+
+
+def break_by_removal(world: World) -> None:
+    SecretVolume(world.users / "app").write({})
+
+
+def break_by_a_missing_key(world: World) -> None:
+    SecretVolume(world.users / "app").write({"username": b"app"})
+
+
+def break_by_an_empty_file(world: World) -> None:
+    SecretVolume(world.users / "app").write({"username": b"app", "password": b""})
+
+
+def break_by_no_text(world: World) -> None:
+    SecretVolume(world.users / "app").write({"username": b"app", "password": b"\xff %"})
+
+
+def break_by_a_second_line(world: World) -> None:
+    SecretVolume(world.users / "app").write({"username": b"app", "password": b"app \n 1%"})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [break_by_removal, break_by_a_missing_key, break_by_an_empty_file, break_by_no_text, break_by_a_second_line],
+)
+def test_a_secret_that_cannot_be_used_changes_nothing_and_its_return_needs_no_reload(
+    tmp_path: Path, damage: Callable[[World], None]
+) -> None:
+    world = World(tmp_path, BEFORE)
+    good = {"username": b"app", "password": b"app 1%\n"}
+    SecretVolume(world.users / "app").write(good)
+    world.change("app", "app 1%")
+    settled(world)
+    before = live(world)
+    damage(world)
+    world.run(DAY / 24)
+    assert (world.status.state, live(world), world.status.settled) == (State.INVALID, before, True)
+    assert str(world.users / "app") in world.status.reason
+    assert len(world.events("level=error")) == 1
+    assert value(world, "config_apply_operations_total", result="invalid")
+    SecretVolume(world.users / "app").write(good)
+    world.run(20)
+    assert world.faults({**BEFORE, "app": "app 1%"}) == []
+    assert (world.pgpool.reloads, live(world)) == (0, before)
+
+
+def test_a_users_secret_that_is_emptied_altogether_changes_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path, {})
+    volume = SecretVolume(world.users)
+    good = {role: f"{password}\n".encode() for role, password in BEFORE.items()}
+    volume.write(good)
+    world.database.passwords |= BEFORE
+    settled(world)
+    volume.write({})
+    world.run(1200)
+    assert (world.status.state, world.faults(BEFORE)[1:]) == (State.INVALID, [])
+    volume.write(good)
+    world.run(61)
+    assert (world.faults(BEFORE), world.pgpool.reloads) == ([], 0)
+
+
+def test_what_pgpools_own_parser_refuses_is_not_published(world: World) -> None:
+    before = live(world)
+    hba = world.file("hba", "host all all 10.0.0.0/8 scram-sha-256\n")
+    world.env["PGPOOL_HBA_FILE"] = str(hba)
+    backends = world.file("backends", "postgres-1=127.0.0.2\n")
+    del world.env["PGPOOL_BACKENDS"]
+    world.env["PGPOOL_BACKENDS_FILE"] = str(backends)
+    world.boot()
+    world.step()
+    before = live(world)
+    world.parser_refuses = True
+    backends.write_text("postgres-1=127.0.0.2?weight=3\n")
+    world.run(600)
+    assert (world.status.state, live(world), world.dry_runs) == (State.INVALID, before, 2)
+    rotate(world)
+    backends.write_text("postgres-1=127.0.0.2\n")
+    assert world.run(20, in_sync(world, AFTER))
