@@ -34,7 +34,7 @@ CLIENTS = DefaultSection(
             "max_pool",
             "1",
             "each child keeps that many server connections on every node, one per role and database: 2 pods of "
-            "32 children stay below PostgreSQL's default of 100 connections",
+            "32 children take 66, and 132 while they are replaced",
         ),
         Default("backend_clustering_mode", "streaming_replication", "the servers replicate by themselves"),
         Default(

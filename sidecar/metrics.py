@@ -103,7 +103,9 @@ class Metrics:
         self.held_credentials = gauge(
             "held_credentials", "Roles for which pgpool keeps an older password than mounted."
         )
-        self.rejected_credentials = gauge("rejected_credentials", "Roles whose mounted password PostgreSQL refuses.")
+        self.rejected_credentials = gauge(
+            "rejected_credentials", "Roles of which PostgreSQL accepts neither the mounted password nor the one in use."
+        )
         self.rollbacks = counter(
             "rollbacks_total", "Returns to the generation before, for logins that pgpool refused.", ("reason",)
         )

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import yaml
 
 from deploy import kubectl
-from deploy.conftest import DEPLOY, containers, one, pod_of
+from deploy.conftest import one
 from entrypoint.catalogue import load_catalogue
 from entrypoint.environment import load
 from entrypoint.errors import ExitCode, Problems
@@ -73,15 +72,6 @@ def psql(command: Command) -> None:
     assert all(re.search(rf"{word}\b", shown) for word in command.words if word.startswith("-"))
 
 
-def kustomize(command: Command) -> None:
-    *verb, image = command.words[1:]
-    assert verb == ["edit", "set", "image"]
-    name, _, wanted = image.partition("=")
-    images = yaml.safe_load((DEPLOY / "example/kustomization.yaml").read_text())["images"]
-    assert [(each["name"], f"{each['newName']}:{each['newTag']}") for each in images] == [(name, wanted)]
-    assert {each["image"] for each in containers(pod_of("base"))} == {name}
-
-
 def vault(command: Command) -> None:
     """The path and the property are those that External Secrets reads."""
     assert command.words[:4] == ("vault", "kv", "patch", "-mount=secret")
@@ -137,10 +127,6 @@ def really(command: Command) -> None:
     assert run(command.words)
 
 
-def directory(command: Command) -> None:
-    assert (PROJECT / command.words[1]).is_dir()
-
-
 def workflow(command: Command) -> None:
     """What only a registry can answer: the workflow named, which signs and attests, is there."""
     text = (PROJECT / ".github/workflows/image.yml").read_text()
@@ -155,7 +141,6 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "pgpool-sidecar": ours,
     "kubectl": in_kubernetes,
     "psql": psql,
-    "kustomize": kustomize,
     "vault": vault,
     "docker": docker,
     "image/build-pgpool": script,
@@ -163,12 +148,11 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "openssl": really,
     "date": really,
     "printf": really,
-    "cd": directory,
     "cosign": workflow,
     "gh": workflow,
 }
 
-RUN_HERE = {"=", "pgpool-entrypoint", "pgpool-sidecar", "image/build-pgpool", "openssl", "date", "printf", "cd"}
+RUN_HERE = {"=", "pgpool-entrypoint", "pgpool-sidecar", "image/build-pgpool", "openssl", "date", "printf"}
 """Programs that the checks above do run, or that run nothing."""
 
 INTEGRATION, IMAGE = "tests/integration/test_documents.py", "tests/image/test_container.py"
@@ -185,7 +169,6 @@ COVERED = {
     "docker inspect": ("run with a stand-in for docker", MIGRATION),
     "deploy/compose/make-secrets": ("writes into the tree: run in a copy", "tests/deploy/test_compose.py::example"),
     "vault": ("needs Vault: path and property are compared", "tests/deploy/test_documents.py::vault"),
-    "kustomize": ("is not on every machine", "tests/deploy/test_kustomize.py"),
     "cosign": ("needs a published image", "tests/deploy/test_documents.py::workflow"),
     "gh": ("needs a published image", "tests/deploy/test_documents.py::workflow"),
     "kubectl exec": (STAND_IN, f"{INTEGRATION}::test_the_recipe_for_one_role"),

@@ -1,6 +1,8 @@
 """A pgpool before a primary and its standby, told what to do by PCP: there is no sidecar."""
 
 import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -15,7 +17,7 @@ from sidecar.table import TableReader
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, Pod
-from support.postgres import PostgresServer
+from support.postgres import SUPERUSER, SUPERUSER_PASSWORD, PostgresServer
 
 STANDBY, PRIMARY, UNDEFINED = 0, 1, 127
 """Node ids. The standby comes first: without a primary, it is what an unpatched pgpool sends writes to."""
@@ -34,6 +36,18 @@ class Servers(NamedTuple):
 
 def streams(servers: Servers) -> bool:
     return bool(servers.primary.sql("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"))
+
+
+def copy(primary: PostgresServer, standby: PostgresServer) -> None:
+    """Make the data of a standby that is to be started, whatever it had before."""
+    shutil.rmtree(standby.data, ignore_errors=True)
+    standby.directory.mkdir(exist_ok=True)
+    source = f"host={primary.host} port={primary.port} user={SUPERUSER}"
+    subprocess.run(
+        [primary.bin_dir / "pg_basebackup", "-D", standby.data, "-R", "-c", "fast", "--no-sync", "-d", source],
+        env={"PGPASSWORD": SUPERUSER_PASSWORD, "PATH": "/usr/bin:/bin"},
+        check=True,
+    )
 
 
 def lets_in(server: PostgresServer) -> bool:

@@ -13,11 +13,11 @@ from sidecar.table import TableReader
 from support.certificates import Authority
 from support.deadline import wait_until
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod
-from support.postgres import SUPERUSER, SUPERUSER_PASSWORD, PostgresServer
-from support.two_nodes import Servers, Stage, Start, streams
+from support.postgres import PostgresServer
+from support.two_nodes import Servers, Stage, Start, copy, streams
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,22 +31,23 @@ def _patched(pgpool_bin: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def both(postgres_bin: Path, postgres_template: Path) -> Iterator[Servers]:
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def both(postgres_bin: Path, postgres_template: Path, authority: Authority) -> Iterator[Servers]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-")))
-        primary = PostgresServer(directory / "primary", postgres_bin, template=postgres_template)
+        tls = authority.issue().write(directory / "tls")
+        settings = {"ssl": "on", "ssl_cert_file": f"{tls}/tls.crt", "ssl_key_file": f"{tls}/tls.key"}
+        primary = PostgresServer(directory / "primary", postgres_bin, template=postgres_template, settings=settings)
         stack.enter_context(primary)
         primary.create_role(CHECK_ROLE, CHECK_PASSWORD, monitor=True)
         primary.create_role(APP_ROLE, APP_PASSWORD)
         primary.create_database("app", owner=APP_ROLE)
-        standby = PostgresServer(directory / "standby", postgres_bin)
-        standby.directory.mkdir()
-        source = f"host={primary.host} port={primary.port} user={SUPERUSER}"
-        subprocess.run(
-            [postgres_bin / "pg_basebackup", "-D", standby.data, "-R", "-c", "fast", "--no-sync", "-d", source],
-            env={"PGPASSWORD": SUPERUSER_PASSWORD, "PATH": "/usr/bin:/bin"},
-            check=True,
-        )
+        standby = PostgresServer(directory / "standby", postgres_bin, settings=settings)
+        copy(primary, standby)
         stack.enter_context(standby)
         primary.sql("CREATE TABLE written (by int)", dbname="app")
         primary.sql("GRANT ALL ON written TO app", dbname="app")
@@ -67,13 +68,13 @@ def servers(both: Servers) -> Servers:
 
 
 @pytest.fixture
-def start(servers: Servers, new_pod: NewPod) -> Iterator[Start]:
+def start(servers: Servers, new_pod: NewPod, authority: Authority) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def begin(*, tls: bool = False, primary_first: bool = False, **parameters: str) -> Stage:
             pod = new_pod(servers.primary)
             if tls:
-                pod.environment["PGPOOL_TLS_DIR"] = str(Authority().issue().write(pod.directory / "tls"))
+                pod.environment["PGPOOL_TLS_DIR"] = str(authority.issue().write(pod.directory / "tls"))
             nodes = zip(("standby", "primary"), servers, strict=True)
             backends = [f"{name}={node.host}:{node.port}" for name, node in nodes]
             pod.environment["PGPOOL_BACKENDS"] = ",".join(reversed(backends) if primary_first else backends)

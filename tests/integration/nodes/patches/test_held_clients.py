@@ -141,8 +141,11 @@ def come_to_an_end(login: pq.abc.PGconn) -> str:
     return login.error_message.decode()
 
 
-def test_a_login_that_the_primary_refuses_while_it_shuts_down_is_held(start: Start, servers: Servers) -> None:
-    stage = start()
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_login_that_the_primary_refuses_while_it_shuts_down_is_held(
+    start: Start, servers: Servers, *, tls: bool
+) -> None:
+    stage = start(tls=tls)
     session = stage.connect()
     os.kill(servers.primary.pid, signal.SIGTERM)  # it lets nobody in, and waits for this session
     wait_until(lambda: not lets_in(servers.primary), timeout=10, failure=lambda: servers.primary.log)
@@ -157,8 +160,11 @@ def test_a_login_that_the_primary_refuses_while_it_shuts_down_is_held(start: Sta
     write.result(timeout=30)
 
 
-def test_a_login_that_the_primary_ends_after_letting_it_in_is_tried_again(start: Start, servers: Servers) -> None:
-    stage = start()
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_login_that_the_primary_ends_after_letting_it_in_is_tried_again(
+    start: Start, servers: Servers, *, tls: bool
+) -> None:
+    stage = start(tls=tls)
 
     def starting() -> int | None:
         titles = {pid: proc.cmdline(pid) for pid in proc.children(servers.primary.pid)}

@@ -204,8 +204,9 @@ def test_a_login_that_a_failover_overtakes_trusts_no_connection_from_the_pool(st
     write.result(timeout=30)
 
 
-def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers: Servers) -> None:
-    stage = start()
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers: Servers, *, tls: bool) -> None:
+    stage = start(tls=tls)
     session = stage.connect()
     os.kill(servers.standby.pid, signal.SIGTERM)
     wait_until(lambda: not lets_in(servers.standby), timeout=10, failure=lambda: servers.standby.log)
@@ -216,6 +217,7 @@ def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers
     assert not lets_in(servers.standby)
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize(
     ("change", "back", "words"),
     [
@@ -234,9 +236,9 @@ def test_a_login_goes_on_without_a_standby_that_shuts_down(start: Start, servers
     ],
 )
 def test_a_login_is_told_why_the_primary_refuses_the_session(
-    start: Start, servers: Servers, change: str, back: str, words: str
+    start: Start, servers: Servers, change: str, back: str, words: str, *, tls: bool
 ) -> None:
-    stage = start(max_pool="1")
+    stage = start(max_pool="1", tls=tls)
     servers.primary.sql(change)
     try:
         with pytest.raises(psycopg.OperationalError, match=words):
@@ -245,8 +247,11 @@ def test_a_login_is_told_why_the_primary_refuses_the_session(
         servers.primary.sql(back)
 
 
-def test_a_login_goes_on_without_a_standby_that_has_no_connection_left(start: Start, servers: Servers) -> None:
-    stage = start()
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_login_goes_on_without_a_standby_that_has_no_connection_left(
+    start: Start, servers: Servers, *, tls: bool
+) -> None:
+    stage = start(tls=tls)
     with ExitStack() as others:
 
         def take_all() -> None:

@@ -19,7 +19,7 @@ from sidecar.generation import marker
 from support import proc
 from support.deadline import wait_until
 from support.pod import APP_PASSWORD, APP_ROLE
-from support.two_nodes import NO_PRIMARY, SEARCHES, STANDBY, Servers, Start, at_once, is_held, lets_in
+from support.two_nodes import NO_PRIMARY, SEARCHES, STANDBY, Servers, Start, at_once, copy, is_held, lets_in
 
 READ_ONLY = "in a read-only transaction"
 
@@ -137,6 +137,34 @@ def test_a_session_whose_primary_says_good_bye_when_a_standby_has_answered_is_to
 
     with pytest.raises(psycopg.errors.AdminShutdown):
         write.result(timeout=20)
+
+
+def test_an_error_with_the_sqlstate_of_a_farewell_ends_no_session(start: Start) -> None:
+    session = start().connect()
+
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        session.execute("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '57P01'; END $$")
+
+    session.execute("INSERT INTO written VALUES (8)")
+
+
+def test_no_transaction_of_a_former_primary_is_committed_by_the_next_one(start: Start, servers: Servers) -> None:
+    stage = start()
+    session = stage.connect()
+    session.execute("BEGIN")
+    session.execute("INSERT INTO written VALUES (9)")
+    servers.standby.sql("SELECT pg_promote()")
+    try:
+        stage.look_again()
+        stage.pgpool.wait_until_logged(f"set new primary node: {STANDBY}")
+
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("COMMIT")
+    finally:
+        servers.standby.stop()
+        copy(servers.primary, servers.standby)
+        servers.standby.start()
+    assert "instead of node" in stage.pgpool.log
 
 
 def test_pooled_connections_are_closed_after_a_session_went_on_without_a_standby(
