@@ -162,7 +162,8 @@ PATRONI = Setting(
     repeatable=False,
     shape="`off`, `on` or URLs",
     help="Where the sidecar asks Patroni who leads, a URL for each backend in their order; `on` is "
-    "`http://HOST:8008` of each. When it is off, or no Patroni answers, PostgreSQL alone is asked.",
+    "`http://HOST:8008` of each. When it is off, or no Patroni answers, PostgreSQL alone is asked. For https: the "
+    "authorities of the system, and `ca.crt` in PGPOOL_TLS_DIR.",
 )
 RUN_DIR = Setting(
     name="PGPOOL_RUN_DIR",

@@ -8,7 +8,7 @@ from pathlib import Path
 from entrypoint import inputs
 from entrypoint.catalogue import Catalogue, load_catalogue
 from entrypoint.errors import Problems
-from entrypoint.inputs import Inputs, read_inputs
+from entrypoint.inputs import read_inputs
 from entrypoint.material import Credential
 from entrypoint.model import MadeUp, build
 from entrypoint.pipeline import Resolved, resolve
@@ -31,7 +31,6 @@ class Roles:
 class Desired:
     """Settings and Secrets of one moment, without a problem."""
 
-    boot: Inputs
     catalogue: Catalogue
     made_up: MadeUp
     resolved: Resolved
@@ -80,7 +79,7 @@ def read_desired(run_dir: Path, env: Mapping[str, str], now: datetime) -> Desire
     catalogue = load_catalogue(boot.pgpool)
     made_up = MadeUp(_made(run_dir / inputs.PCP_PASSWORD) or Secret(""), _made(run_dir / inputs.CHECK_KEY))
     resolved = resolve({**boot.environment, **withheld}, catalogue, made_up=made_up, now=now)
-    return Desired(boot, catalogue, made_up, resolved, now)
+    return Desired(catalogue, made_up, resolved, now)
 
 
 def _made(file: Path) -> Secret | None:

@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
-LANGUAGES = {"sh", "sql", "text"}
-"""What a fenced block may be: typed into a shell, into psql, or only to be read."""
 
 _BREAKS = set("();<>|&")
 _KEYWORDS = {"do", "done", "then", "fi", "else"}
