@@ -191,9 +191,10 @@ def head(options: argparse.Namespace) -> list[str]:
             "acknowledgment; *back* counts from when clients could be served again (the network is back, or the floor "
             "is) to the next one. "
             "Errors of sessions: of those that had worked before, and in brackets the most that one client had that "
-            "keeps its session. A new client is refused that was not held for 30 s before, unless it was on its way in "
-            "when the crash came, and was let in by what still lived of the server. Lost are acknowledged rows that "
-            "the primary does not have in the end, in brackets the floor's."
+            "keeps its session. Of new ones: all errors of clients that log in anew; the goals count only those that "
+            "were refused without having been held for 30 s, unless they were on their way in when the crash came, and "
+            "were let in by what still lived of the server. Lost are acknowledged rows that the primary does not have "
+            "in the end, in brackets the floor's."
         ),
         "",
         f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {machine}",
