@@ -3,9 +3,10 @@
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from time import monotonic
 
@@ -123,6 +124,36 @@ def test_a_login_on_pooled_connections_ends_with_the_primary_that_does_not_answe
 
         with pytest.raises(psycopg.OperationalError):
             login.result(timeout=10)
+
+
+@contextmanager
+def silent_after_agreeing_to_tls(server: PostgresServer) -> Iterator[None]:
+    """In place of a server, what says yes to TLS and then nothing at all."""
+    over = threading.Event()
+    server.stop()
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((server.host, server.port)))
+        listener.settimeout(0.1)
+
+        def agree() -> None:
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    client, _ = listener.accept()
+                    stack.enter_context(client).sendall(b"S")
+
+        agreeing = at_once(agree)
+        try:
+            yield
+        finally:
+            over.set()
+            agreeing.result(timeout=10)
+    server.start()
+
+
+def test_a_login_waits_for_the_handshake_of_a_standby_no_longer_than_10_s(start: Start, servers: Servers) -> None:
+    stage = start(tls=True)
+    with silent_after_agreeing_to_tls(servers.standby):
+        at_once(stage.write).result(timeout=40)
 
 
 def test_a_login_waits_for_a_standby_that_does_not_answer_no_longer_than_connect_timeout(
