@@ -19,9 +19,16 @@ from sidecar.generation import marker
 from support import proc
 from support.deadline import wait_until
 from support.pod import APP_PASSWORD, APP_ROLE
+from support.postgres import PostgresServer
 from support.two_nodes import NO_PRIMARY, SEARCHES, STANDBY, Servers, Start, at_once, copy, is_held, lets_in
 
 READ_ONLY = "in a read-only transaction"
+
+
+def server_process(server: PostgresServer) -> int:
+    """Of the application's only session."""
+    [(pid,)] = server.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'app'")
+    return int(str(pid))
 
 
 def test_a_session_that_is_left_without_a_primary_writes_nowhere(start: Start, servers: Servers) -> None:
@@ -56,8 +63,7 @@ def test_sessions_survive_the_end_of_a_standby(start: Start, servers: Servers, m
 def test_a_session_goes_on_without_a_standby_that_is_detached_before_it_answers(start: Start, servers: Servers) -> None:
     stage = start()
     session = stage.connect()
-    rows = servers.standby.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'app'")
-    [pid] = [int(str(pid)) for (pid,) in rows]
+    pid = server_process(servers.standby)
     with proc.frozen(pid):
         write = at_once(lambda: session.execute("INSERT INTO written VALUES (%s)", [5]))
         assert is_held(write), stage.pgpool.log
@@ -71,8 +77,7 @@ def test_a_session_goes_on_without_a_standby_that_is_detached_before_it_answers(
 def test_a_session_goes_on_without_a_standby_that_says_good_bye_for_an_answer(start: Start, servers: Servers) -> None:
     stage = start()
     session = stage.connect()
-    rows = servers.standby.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'app'")
-    [pid] = [int(str(pid)) for (pid,) in rows]
+    pid = server_process(servers.standby)
     with proc.frozen(pid):
         write = at_once(lambda: session.execute("INSERT INTO written VALUES (%s)", [5]))
         assert is_held(write), stage.pgpool.log
