@@ -98,12 +98,17 @@ def world(new_server: NewServer, new_pod: NewPod, tmp_path: Path) -> Iterator[Wo
         yield World(server, pod, sidecar, Desk(tmp_path, server, variables))
 
 
+def log_in(world: World, role: str, password: str, dbname: str = "postgres") -> psycopg.Connection:
+    """Through pgpool."""
+    return psycopg.connect(
+        host="127.0.0.1", port=world.pod.port, user=role, password=password, dbname=dbname, autocommit=True
+    )
+
+
 def can_log_in(world: World, role: str, password: str) -> bool:
     with ExitStack() as stack:
         try:
-            stack.enter_context(
-                psycopg.connect(host="127.0.0.1", port=world.pod.port, user=role, password=password, dbname="postgres")
-            )
+            stack.enter_context(log_in(world, role, password))
         except psycopg.OperationalError:
             return False
     return True
@@ -158,9 +163,7 @@ def test_the_recipe_for_two_roles_ends_no_session_and_refuses_no_login(world: Wo
     volume = SecretVolume(world.pod.users)
     volume.write({name: password.encode() for name, password in mount.items()})
     wait_until(lambda: can_log_in(world, "n8n_a", FORMER), timeout=30, failure=lambda: world.sidecar.log)
-    with psycopg.connect(
-        host="127.0.0.1", port=world.pod.port, user="n8n_a", password=FORMER, dbname="postgres", autocommit=True
-    ) as session:
+    with log_in(world, "n8n_a", FORMER) as session:
         assert session.execute("SELECT current_user").fetchone() == ("n8n",)
         world.desk.type(block(RUNBOOK, "Two roles", "sh"), answers=f"{NEW}\n{NEW}\n")
         volume.write({name: password.encode() for name, password in {**mount, "n8n_b": NEW}.items()})
@@ -168,6 +171,21 @@ def test_the_recipe_for_two_roles_ends_no_session_and_refuses_no_login(world: Wo
         assert session.execute("SELECT 1").fetchone() == (1,)
         assert can_log_in(world, "n8n_a", FORMER)
     assert "(1 row)" in world.desk.type(f"psql <<'END'\n{in_use}\nEND")
+
+
+def test_two_roles_are_one_owner_on_lent_connections_too(world: World) -> None:
+    """Before pgpool lends a connection again it sends DISCARD ALL, which must not forget the role set at login."""
+    world.desk.type(f"psql -v ON_ERROR_STOP=1 <<'END'\n{block(RUNBOOK, 'Two roles', 'sql')}\nEND")
+    world.server.alter_password("n8n_a", FORMER)
+    world.server.create_database("n8n")  # pgpool keeps no connection to `postgres` (protocol/child.c)
+    SecretVolume(world.pod.users).write({"sr_check": CHECK.encode(), "n8n_a": FORMER.encode()})
+    wait_until(lambda: can_log_in(world, "n8n_a", FORMER), timeout=30, failure=lambda: world.sidecar.log)
+    found = []
+    for _ in range(16):
+        with log_in(world, "n8n_a", FORMER, "n8n") as session:
+            found += session.execute("SELECT current_user, pg_backend_pid()").fetchall()
+    assert len(set(found)) < len(found), "none was lent again"
+    assert {owner for owner, _ in found} == {"n8n"}
 
 
 def test_a_key_replaced_as_the_runbook_says_waits_for_a_restart(world: World) -> None:
