@@ -59,11 +59,6 @@ class Rest:
     """
     led: float | None = field(default=None, compare=False)
     """When it was last asked and said that it holds the lock; None: never. It holds for all later answers."""
-    role: str | None = None
-    """`primary` (also where Patroni says `master`), `replica`, `standby_leader`, `demoted`, `promoted` …"""
-    state: str | None = None
-    """`running`, `starting`, `stopping`, `stopped`, `restarting`, `crashed`, `unknown` …"""
-    timeline: int | None = None
     dcs_last_seen: int | None = field(default=None, compare=False)
     """When Patroni last read etcd or the like, in seconds since 1970 by its clock, as it last told.
 
@@ -78,8 +73,6 @@ class Rest:
     """It knows of nobody who holds the leader lock."""
     paused: bool = False
     """Patroni has been told to leave the cluster alone: nobody is promoted."""
-    name: str | None = None
-    """Its member name; Patroni before 4.0 does not say it."""
     ttl: float | None = None
     """Seconds that the leader lock lasts, and below, from one renewal to the next, as it last told; None: never."""
     loop_wait: float | None = None

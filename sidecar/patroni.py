@@ -182,7 +182,8 @@ def leader(document: object) -> str | None:
     members = document.get("members") if isinstance(document, dict) else None
     for member in members if isinstance(members, list) else ():
         if isinstance(member, dict) and member.get("role") == "leader":
-            return _text(member.get("name"))
+            name = member.get("name")
+            return name if isinstance(name, str) else None
     return None
 
 
@@ -190,29 +191,20 @@ def read_node(asked: float, status: int, document: object) -> Rest:
     """The answer to `GET /primary`. Raises ValueError when it is not Patroni's."""
     if status not in (200, 503) or not isinstance(document, dict) or "state" not in document:
         raise ValueError("not Patroni")
-    role, own = _text(document.get("role")), document.get("patroni")
     return Rest(
         asked=asked,
         reach=Reach.ANSWERED,
         since=asked,
         lock=status == 200,
-        role="primary" if role == "master" else role,
-        state=_text(document.get("state")),
-        timeline=_number(document.get("timeline")),
         dcs_last_seen=_number(document.get("dcs_last_seen")),
         failsafe=document.get("failsafe_mode_is_active") is True,
         unlocked=document.get("cluster_unlocked") is True,
         paused=document.get("pause") is True,
-        name=_text(own.get("name")) if isinstance(own, dict) else None,
     )
 
 
 def _no_answer(asked: float, reach: Reach, reason: str) -> Rest:
     return Rest(asked=asked, reach=reach, since=asked, reason=reason)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _number(value: object) -> int | None:

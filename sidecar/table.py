@@ -32,8 +32,6 @@ class Row:
     role: str
     """`primary` or `standby`. A primary that is down: pgpool is looking for another one at this moment. No primary at
     all: it has given up, and takes the first node that is not down for it (PRIMARY_NODE_ID, src/include/pool.h)."""
-    last_change: str
-    """Of status or role, to the second, in pgpool's local time."""
 
 
 def is_up(row: Row) -> bool:
@@ -101,10 +99,10 @@ class TableReader:
 
 def parse_row(answer: Fields) -> Row:
     """The first fields of POOL_HEALTH_CHECK_STATS (src/include/pcp/libpcp_ext.h). Raises ValueError."""
-    return _row(answer[:6])
+    return _row(answer[:5])
 
 
 @lru_cache(maxsize=256)  # a table is read many times before it changes
 def _row(answer: Fields) -> Row:
-    node_id, host, port, status, role, last_change = answer
-    return Row(node_id=int(node_id), host=host, port=int(port), status=status, role=role, last_change=last_change)
+    node_id, host, port, status, role = answer
+    return Row(node_id=int(node_id), host=host, port=int(port), status=status, role=role)

@@ -33,7 +33,7 @@ def leading(node: int) -> Member:
         node_id=node,
         name=NAMES[node],
         sql=sql(in_recovery=False, timeline=5, streaming=frozenset(NAMES) - {NAMES[node]}),
-        rest=rest(lock=True, role="primary"),
+        rest=rest(lock=True),
     )
 
 
@@ -42,7 +42,7 @@ def following(node: int) -> Member:
         node_id=node,
         name=NAMES[node],
         sql=sql(in_recovery=True, timeline=5, receiving=True),
-        rest=rest(lock=False, role="replica"),
+        rest=rest(lock=False),
     )
 
 
@@ -68,11 +68,11 @@ def unknown(node: int) -> Member:
 
 def crashed(node: int) -> Member:
     """Patroni is about to start PostgreSQL again, and keeps the lock."""
-    return replace(following(node), sql=sql(Reach.REFUSED), rest=rest(lock=True, state="crashed"))
+    return replace(following(node), sql=sql(Reach.REFUSED), rest=rest(lock=True))
 
 
 def promoting(node: int) -> Member:
-    return replace(following(node), rest=rest(lock=True, role="replica"))
+    return replace(following(node), rest=rest(lock=True))
 
 
 def frozen(node: int) -> Member:
@@ -87,7 +87,7 @@ def barred(node: int) -> Member:
 
 def false(node: int) -> Member:
     """Takes writes without the lock, on an older timeline."""
-    return replace(leading(node), sql=sql(in_recovery=False, timeline=4), rest=rest(lock=False, role="primary"))
+    return replace(leading(node), sql=sql(in_recovery=False, timeline=4), rest=rest(lock=False))
 
 
 def idle(node: int) -> Member:
@@ -154,6 +154,6 @@ ROWS = {
 
 def table(letters: str) -> tuple[Row, ...]:
     return tuple(
-        Row(node_id=node, host=f"10.0.0.{node}", port=5432, status=status, role=role, last_change="")
+        Row(node_id=node, host=f"10.0.0.{node}", port=5432, status=status, role=role)
         for node, (status, role) in enumerate(ROWS[letter] for letter in letters)
     )

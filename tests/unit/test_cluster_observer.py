@@ -189,7 +189,7 @@ def test_only_what_is_new_wakes(backends: list[Backend]) -> None:
             assert len(news) == before + 1
             now = last()
             assert now is not None
-            assert (now.role, now.since) == ("demoted", said.since)
+            assert (now.unlocked, now.since) == (True, said.since)
 
 
 def test_with_fewer_urls_than_backends_the_rest_is_asked_in_sql_only(backends: list[Backend]) -> None:

@@ -27,26 +27,19 @@ def test_who_has_the_lock_is_told_by_the_status_alone() -> None:
         reach=Reach.ANSWERED,
         since=5.0,
         lock=True,
-        role="primary",
-        state="running",
-        timeline=1,
         dcs_last_seen=1795477215,
-        name="postgres-1",
     )
     assert read(200, PRIMARY).dcs_last_seen == 1795477215
     assert read(503, PRIMARY).lock is False
     assert read(200, REPLICA).lock is True, "it is about to be promoted"
+    assert read(200, OLD).lock is True, "Patroni 2"
 
 
 def test_a_former_leader_says_so() -> None:
     demoted = read(503, DEMOTED)
-    assert (demoted.role, demoted.state, demoted.timeline, demoted.unlocked) == ("demoted", "stopped", None, True)
+    assert (demoted.lock, demoted.unlocked) == (False, True)
     assert read(503, DEMOTED | {"pause": True}).paused
     assert read(200, PRIMARY | {"failsafe_mode_is_active": True}).failsafe
-
-
-def test_master_is_an_older_word_for_primary() -> None:
-    assert (read(200, OLD).role, read(200, OLD).timeline, read(200, OLD).name) == ("primary", 7, None)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +51,9 @@ def test_what_is_not_patronis_is_refused(status: int, document: object) -> None:
 
 
 def test_fields_of_another_type_are_not_believed() -> None:
-    odd = read(503, {"state": 5, "role": None, "timeline": True, "dcs_last_seen": "now", "patroni": "4.1"})
-    assert (odd.state, odd.role, odd.timeline, odd.dcs_last_seen, odd.name) == (None,) * 5
+    odd = read(503, {"state": 5, "dcs_last_seen": "now", "pause": "no", "cluster_unlocked": 1})
+    assert (odd.dcs_last_seen, odd.paused, odd.unlocked) == (None, False, False)
+    assert read(503, {"state": 5, "dcs_last_seen": True}).dcs_last_seen is None
 
 
 @pytest.mark.parametrize(
@@ -175,7 +169,7 @@ def test_a_node_whose_etcd_is_away_still_tells_about_itself() -> None:
         server.answer("/primary", 503, REPLICA)
         server.says["/cluster"] = hang
         rest = patroni(server.port).ask()
-        assert (rest.reach, rest.role, rest.leader) == (Reach.ANSWERED, "replica", None)
+        assert (rest.reach, rest.lock, rest.leader) == (Reach.ANSWERED, False, None)
         server.says["/cluster"] = lambda _: None
         assert patroni(server.port).ask().reach is Reach.ANSWERED
 
@@ -212,7 +206,7 @@ def test_whatever_a_server_does_the_question_ends_in_time(
         began = time.monotonic()
         rest = patroni(server.port, seconds=0.5).ask()
         assert time.monotonic() - began < 1.0
-    assert (rest.reach, rest.lock, rest.role) == (reach, None, None)
+    assert (rest.reach, rest.lock) == (reach, None)
     assert rest.reason == (reason or rest.reason) != ""
 
 

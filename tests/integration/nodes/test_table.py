@@ -62,7 +62,6 @@ def test_the_rows_are_what_pcp_node_info_says(serving: tuple[Pod, Pgpool], reade
             port=node.port,
             status=node.status_name,
             role=node.role,
-            last_change=node.last_change,
         )
         for node in serving[0].pcp().nodes()
     ]
