@@ -78,7 +78,7 @@ def run(arguments: Sequence[str], env: Mapping[str, str], log: Log) -> int:
 
             verdict = probe(options.kind, env)
             sys.stdout.write(f"{options.kind}: {'yes' if verdict.good else 'no'}; {verdict.reason}\n")
-            return ExitCode.OK if verdict.good else ExitCode.BUG
+            return ExitCode.OK if verdict.good else ExitCode.NO
         case _:
             from entrypoint import boot
 

@@ -15,6 +15,7 @@ from entrypoint.values import Patroni, absolute_path
 
 ENVIRONMENT = "environment"
 PARAMS_PREFIX = "PGPOOL_PARAMS_"
+SIDECAR_PREFIX = "PGPOOL_SIDECAR_"
 
 _SERVICE_LINK = re.compile(
     r"PGPOOL(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -50,6 +51,10 @@ def load(
         if setting.required and env.keys().isdisjoint((setting.name, f"{setting.name}_FILE")):
             problems.add(setting.name, "not set", "is required", f"set it to {setting.shape}")
 
+    for setting in table.TABLE:
+        if setting.name.startswith(SIDECAR_PREFIX):  # its mistakes are told here as well
+            parse_setting(setting, found, problems)
+
     def value(setting: Setting[T], fallback: T) -> T:
         parsed = parse_setting(setting, found, problems)
         return fallback if parsed is None else parsed
@@ -69,14 +74,6 @@ def load(
         patroni=value(table.PATRONI, Patroni(enabled=False)),
         run_dir=value(table.RUN_DIR, table.REFUSED),
         compat=optional(table.COMPAT),
-        sidecar_http=value(table.SIDECAR_HTTP, ("", 0)),
-        sidecar_restart=value(table.SIDECAR_RESTART, ""),
-        sidecar_restart_spread=value(table.SIDECAR_RESTART_SPREAD, 0.0),
-        sidecar_reread=value(table.SIDECAR_REREAD, 0.0),
-        sidecar_removal_grace=value(table.SIDECAR_REMOVAL_GRACE, 0.0),
-        sidecar_database=value(table.SIDECAR_DATABASE, ""),
-        sidecar_nodes=value(table.SIDECAR_NODES, ""),
-        sidecar_log=value(table.SIDECAR_LOG, ""),
         params=tuple(_params(found, catalogue, problems)),
         found=found,
     )

@@ -10,7 +10,8 @@ class ExitCode(IntEnum):
 
     OK = 0
     BUG = 1
-    """A bug, or the `no` of `probe` and of `pgpool-sidecar --once`: a HEALTHCHECK knows but 0 and 1."""
+    NO = 1
+    """The answer of `probe` and of `pgpool-sidecar --once`. Of Docker's HEALTHCHECK, which knows but 0 and 1."""
     USAGE = 64
     CANNOT_PUBLISH = 73
     CONFIGURATION = 78

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from entrypoint.catalogue import Catalogue, InvalidValueError
+from entrypoint.catalogue import Catalogue
 from entrypoint.compat.translate import pcp_password_variable, recorded
-from entrypoint.environment import ENVIRONMENT
-from entrypoint.errors import ConfigurationError, Problem
+from entrypoint.environment import parse_setting, read_variable
+from entrypoint.errors import Problems
 from entrypoint.publish import replace_file
 from entrypoint.settings import PCP_PASSWORD as PCP_VARIABLE
-from entrypoint.settings import RUN_DIR
-from entrypoint.sources import Raw, Reader, SourceError, text
+from entrypoint.settings import REFUSED, RUN_DIR
+from entrypoint.sources import Reader
 
 INPUTS = "inputs.json"
 PCP_PASSWORD = "pcp_password"  # noqa: S105  # a file's name
@@ -80,17 +80,11 @@ def run_directory(env: Mapping[str, str]) -> Path:
 
     Raises ConfigurationError when PGPOOL_RUN_DIR, or PGPOOL_RUN_DIR_FILE, does not tell.
     """
-    name = RUN_DIR.name
-    file = env.get(f"{name}_FILE")
-    raw = Raw(env.get(name, RUN_DIR.default or ""), ENVIRONMENT)
-    try:
-        if name not in env and file is not None:
-            raw = Raw(text(Reader().file(Path(file))), file)
-        return RUN_DIR.parse(raw.value)
-    except SourceError as error:
-        problem = Problem(f"{name}_FILE", ENVIRONMENT, str(error), error.remedy)
-    except UnicodeDecodeError:
-        problem = Problem(f"{name}_FILE", ENVIRONMENT, f"{file} is not UTF-8 text", "write the file anew")
-    except InvalidValueError as error:
-        problem = Problem(name, raw.origin, raw.quoted(error.what), error.remedy)
-    raise ConfigurationError([problem])
+    problems, found = Problems(), {}
+    for name in {RUN_DIR.name, f"{RUN_DIR.name}_FILE"} & env.keys():
+        raw = read_variable(name, RUN_DIR.name, env, Reader(), problems, secret=False)
+        if raw is not None:
+            found[name] = raw
+    path = parse_setting(RUN_DIR, found, problems)
+    problems.raise_if_any()
+    return path or REFUSED

@@ -11,10 +11,11 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from entrypoint.errors import Problems, PublishError
 from entrypoint.model import PgpoolModel
+from entrypoint.mountinfo import read_mounts
 from entrypoint.publish import unwritable
 from entrypoint.settings import Settings
 
@@ -143,17 +144,10 @@ def _no_run_dir(path: Path, fault: str) -> PublishError:
 
 
 def filesystem_of(path: Path, mountinfo: str) -> str:
-    """The type of the file system a path is on, by /proc/self/mountinfo (proc_pid_mountinfo(5))."""
-    best, kind = "", "an unknown file system"
-    real = os.path.realpath(path)
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split(" ")[4])
-        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
-        # A later mount on the same point hides the earlier one.
-        if inside and len(mount) >= len(best):
-            best, kind = mount, after.split(" ")[0]
-    return kind
+    """The type of the file system a path is on, by the text of /proc/self/mountinfo."""
+    kinds = {mount.point: mount.kind for mount in read_mounts(mountinfo)}
+    real = PurePath(os.path.realpath(path))
+    return next((kinds[place] for place in (real, *real.parents) if place in kinds), "an unknown file system")
 
 
 def remove_stale_files(run_dir: Path, ports: tuple[int, ...]) -> list[str]:

@@ -59,7 +59,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the environment says, checked and typed. Field order is the table's."""
+    """What the environment says, checked and typed, but for the sidecar's own settings (sidecar/options.py)."""
 
     backends: tuple[Backend, ...]
     users_dir: Path
@@ -72,14 +72,6 @@ class Settings:
     patroni: Patroni
     run_dir: Path
     compat: str | None
-    sidecar_http: tuple[str, int]
-    sidecar_restart: str
-    sidecar_restart_spread: float
-    sidecar_reread: float
-    sidecar_removal_grace: float
-    sidecar_database: str
-    sidecar_nodes: str
-    sidecar_log: str
     params: tuple[Given, ...]
     found: Mapping[str, Raw] = field(repr=False)
     """Every variable that was taken into account, by the name it was given under (`…_FILE` too)."""

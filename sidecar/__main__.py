@@ -112,7 +112,7 @@ def _compare(options: Options, env: Mapping[str, str]) -> int:
             "  → share the run directory with the pgpool container, and set PGPOOL_RUN_DIR to it"
         ) from None
     sys.stdout.write(json.dumps(asdict(drift)) + "\n")
-    return ExitCode.BUG if drift.changed else ExitCode.OK
+    return ExitCode.NO if drift.changed else ExitCode.OK
 
 
 def _pass(sidecar: Sidecar) -> int:
@@ -134,7 +134,7 @@ def _pass(sidecar: Sidecar) -> int:
                 status, state=State.DEGRADED, reason=f"the check role cannot log in through pgpool: {error}"
             )
     sys.stdout.write(json.dumps(status.document(), ensure_ascii=False) + "\n")
-    return ExitCode.OK if status.state is State.IN_SYNC and status.restart is None else ExitCode.BUG
+    return ExitCode.OK if status.state is State.IN_SYNC and status.restart is None else ExitCode.NO
 
 
 def _serve(options: Options, env: Mapping[str, str]) -> None:

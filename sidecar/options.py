@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from entrypoint import settings as table
 from entrypoint.catalogue import DEFAULT_VERSION, load_catalogue
-from entrypoint.environment import find_settings, parse_setting
+from entrypoint.environment import SIDECAR_PREFIX, find_settings, parse_setting
 from entrypoint.errors import Problems
 from entrypoint.settings import RUN_DIR, Setting
 from entrypoint.sources import Reader
@@ -37,7 +37,7 @@ class Options:
 def load_options(env: Mapping[str, str]) -> Options:
     """Read them. Raises ConfigurationError with every problem."""
     problems = Problems()
-    ours = {name: value for name, value in env.items() if name.startswith(("PGPOOL_SIDECAR_", RUN_DIR.name))}
+    ours = {name: value for name, value in env.items() if name.startswith((SIDECAR_PREFIX, RUN_DIR.name))}
     found = dict(find_settings(ours, load_catalogue(DEFAULT_VERSION), Reader(), problems))
 
     def value(setting: Setting[T], fallback: T) -> T:

@@ -10,7 +10,7 @@ from psycopg import pq
 from entrypoint.backends import Backend
 from entrypoint.secret import Secret
 from sidecar.dial import Place, is_far
-from sidecar.libpq import NOT_REACHABLE, Refusal, Rows, ask, connect, conninfo_of
+from sidecar.libpq import FULL, NOT_REACHABLE, Refusal, Rows, ask, connect, conninfo_of
 from sidecar.member import Reach, Sql
 from sidecar.retry import Backoff
 
@@ -38,7 +38,6 @@ FROM pg_is_in_recovery() AS recovery, pg_stat_get_wal_receiver() AS receiver
 """
 
 _STARTING_OR_STOPPING = ("57P01", "57P02", "57P03")
-_FULL = "53300"
 _LOGIN_SECONDS = 1.0
 
 # The server then ends a session whose client is cut off within half a minute, not in two hours. So there is never
@@ -137,7 +136,7 @@ class Standing:
             self._next_login, self._refused = asked + _LOGIN_SECONDS, "it ended a session that had just begun"
             self._backoff.reset()
             return self._ask(asked, until)
-        pause = 0.0 if refusal.sqlstate == _FULL else self._backoff.next()
+        pause = 0.0 if refusal.sqlstate == FULL else self._backoff.next()
         self._next_login, self._refused = asked + max(_LOGIN_SECONDS, pause), refusal.reason
         return self._bar(asked, refusal.reason)
 

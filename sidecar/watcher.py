@@ -5,17 +5,18 @@ without a hint, for inotify can be missing, exhausted, or silent (gVisor, Kata, 
 """
 
 import os
-import re
 import stat
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, suppress
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
 import watchfiles
+
+from entrypoint.mountinfo import read_mounts
 
 Mode = Literal["inotify", "poll"]
 Batches = Generator[set[tuple[watchfiles.Change, str]], None, None]
@@ -148,24 +149,15 @@ def never_updated(files: Iterable[Path], mountinfo: str) -> list[Path]:
 
     Args:
         files: absolute paths of files, not of directories: a directory is often a mount point of its own.
-        mountinfo: text of /proc/self/mountinfo, see proc_pid_mountinfo(5).
+        mountinfo: text of /proc/self/mountinfo.
     """
-    # The last one mounted at a place covers the others.
-    roots = {}
-    for line in mountinfo.splitlines():
-        _, _, _, root, point, *_ = line.split(" ")
-        roots[PurePath(_unescaped(point))] = PurePath(_unescaped(root))
+    roots = {mount.point: mount.root for mount in read_mounts(mountinfo)}
 
     def stuck(file: Path) -> bool:
         point = next((place for place in (file, *file.parents) if place in roots), None)
         return point is not None and (point == file or any(name.startswith("..") for name in roots[point].parts))
 
     return [file for file in files if stuck(file)]
-
-
-def _unescaped(field: str) -> str:
-    r"""The kernel writes blanks, newlines and backslashes as `\040` and the like."""
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
 
 
 def _identities(directories: Iterable[Path]) -> dict[Path, tuple[int, int]]:

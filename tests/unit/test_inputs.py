@@ -107,7 +107,11 @@ def test_the_run_directory_is_given_or_read_from_a_file_or_the_default(tmp_path:
     assert run_directory({}) == Path("/run/pgpool")
     assert run_directory({"PGPOOL_RUN_DIR": "/run/x"}) == Path("/run/x")
     assert run_directory({"PGPOOL_RUN_DIR_FILE": str(file)}) == Path("/run/from a file")
-    assert run_directory({"PGPOOL_RUN_DIR": "/run/x", "PGPOOL_RUN_DIR_FILE": "/nowhere"}) == Path("/run/x")
+
+
+def test_a_run_directory_given_twice_is_refused_as_boot_does() -> None:
+    with pytest.raises(ConfigurationError, match="is set, and so is PGPOOL_RUN_DIR"):
+        run_directory({"PGPOOL_RUN_DIR": "/run/x", "PGPOOL_RUN_DIR_FILE": "/nowhere"})
 
 
 def test_nothing_else_of_the_environment_matters() -> None:
@@ -124,12 +128,10 @@ def test_a_run_directory_that_is_no_path_is_told(tmp_path: Path, value: str) -> 
             run_directory(env)
         (problem,) = raised.value.problems
         assert (problem.setting, problem.origin) == ("PGPOOL_RUN_DIR", env.get("PGPOOL_RUN_DIR_FILE", "environment"))
-        assert "is not an absolute path" in problem.what
+        assert problem.what == "is empty" if not value else "is not an absolute path" in problem.what
 
 
-@pytest.mark.parametrize(
-    ("content", "what"), [(None, "{file} does not exist"), (b"/run/\xff", "{file} is not UTF-8 text")]
-)
+@pytest.mark.parametrize(("content", "what"), [(None, "{file} does not exist"), (b"/run/\xff", "is not UTF-8 text")])
 def test_a_file_that_does_not_name_it_is_told(tmp_path: Path, content: bytes | None, what: str) -> None:
     file = tmp_path / "run_dir"
     if content is not None:

@@ -48,6 +48,30 @@ def test_each_is_taken_from_the_environment() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("HTTP", ":1", ("", 1)),
+        ("HTTP", "127.0.0.1:65535", ("127.0.0.1", 65535)),
+        ("HTTP", "[::1]:9719", ("::1", 9719)),
+        ("HTTP", "localhost:9719", ("localhost", 9719)),
+        ("RESTART", "auto", "auto"),
+        ("RESTART", "never", "never"),
+        ("DATABASE", "my data 100%", "my data 100%"),
+        *(("NODES", value, value) for value in ("keep", "watch", "off")),
+        ("LOG", "logfmt", "logfmt"),
+        ("LOG", "json", "json"),
+        *(
+            (name, value, seconds)
+            for name in ("RESTART_SPREAD", "REREAD", "REMOVAL_GRACE")
+            for value, seconds in (("0s", 0.0), ("250ms", 0.25), ("1s", 1.0), ("2min", 120.0), ("1h", 3600.0))
+        ),
+    ],
+)
+def test_a_value_is_read(name: str, value: str, expected: object) -> None:
+    assert getattr(load_options({f"PGPOOL_SIDECAR_{name}": value}), name.lower()) == expected
+
+
 def test_each_may_stand_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("json\n")
     assert load_options({"PGPOOL_SIDECAR_LOG_FILE": str(tmp_path / "log")}).log == "json"

@@ -50,12 +50,6 @@ def test_only_the_backends_are_required() -> None:
     assert (settings.pcp_user, settings.pcp_password) == ("pgpool", None)
     assert settings.patroni == Patroni(enabled=False)
     assert settings.run_dir == Path("/run/pgpool")
-    assert settings.sidecar_http == ("", 9719)
-    assert settings.sidecar_restart == "auto"
-    assert (settings.sidecar_restart_spread, settings.sidecar_reread) == (60.0, 10.0)
-    assert settings.sidecar_removal_grace == 600.0
-    assert (settings.sidecar_database, settings.sidecar_log) == ("postgres", "logfmt")
-    assert settings.sidecar_nodes == "keep"
     assert settings.params == ()
     assert list(settings.found) == ["PGPOOL_BACKENDS"]
 
@@ -105,21 +99,6 @@ NO_DURATION = ("is not a duration", "write a whole number with a unit: ms, s, mi
             "PGPOOL_PATRONI",
             " http://p1:8008/, https://[::1]:8008\nhttp://p3 ",
             Patroni(enabled=True, urls=("http://p1:8008", "https://[::1]:8008", "http://p3")),
-        ),
-        ("PGPOOL_SIDECAR_HTTP", ":1", ("", 1)),
-        ("PGPOOL_SIDECAR_HTTP", "127.0.0.1:65535", ("127.0.0.1", 65535)),
-        ("PGPOOL_SIDECAR_HTTP", "[::1]:9719", ("::1", 9719)),
-        ("PGPOOL_SIDECAR_HTTP", "localhost:9719", ("localhost", 9719)),
-        ("PGPOOL_SIDECAR_RESTART", "auto", "auto"),
-        ("PGPOOL_SIDECAR_RESTART", "never", "never"),
-        ("PGPOOL_SIDECAR_DATABASE", "my data 100%", "my data 100%"),
-        *(("PGPOOL_SIDECAR_NODES", value, value) for value in ("keep", "watch", "off")),
-        ("PGPOOL_SIDECAR_LOG", "logfmt", "logfmt"),
-        ("PGPOOL_SIDECAR_LOG", "json", "json"),
-        *(
-            (name, value, seconds)
-            for name in DURATIONS
-            for value, seconds in (("0s", 0.0), ("250ms", 0.25), ("1s", 1.0), ("2min", 120.0), ("1h", 3600.0))
         ),
     ],
 )
