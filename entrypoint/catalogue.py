@@ -33,6 +33,26 @@ _OCTAL = frozenset({"unix_socket_permissions", "log_file_mode"})
 _EXACT = 2**53
 """pgpool converts units in floating point: near the end of the range of longs, large numbers become negative."""
 
+_CLUSTERING = "backend_clustering_mode"
+SUCCESSORS = {
+    "black_function_list": "write_function_list",
+    "white_function_list": "read_only_function_list",
+    "black_query_pattern_list": "primary_routing_query_pattern_list",
+    "black_memqcache_table_list": "cache_unsafe_memqcache_table_list",
+    "white_memqcache_table_list": "cache_safe_memqcache_table_list",
+    "follow_master_command": "follow_primary_command",
+    "master_slave_mode": _CLUSTERING,
+    "master_slave_sub_mode": _CLUSTERING,
+    "socket_dir": "unix_socket_directories",
+    "wd_hostname": "hostname0",
+    "other_pgpool_hostname": "hostname1",
+    "other_pgpool_port": "pgpool_port1",
+    "other_wd_port": "wd_port1",
+    "heartbeat_destination": "heartbeat_hostname0",
+    "heartbeat_destination_port": "heartbeat_port0",
+}
+"""What older releases had under another name (release notes of 4.1 to 4.3), without numbers at their ends."""
+
 _DESTINATIONS = frozenset({"stderr", "syslog"})
 """The one string that pgpool reads as a list of choices, and ends over (config_post_processor)."""
 
@@ -85,6 +105,10 @@ class InvalidValueError(Exception):
         self.remedy = remedy
 
 
+class UnknownParameterError(InvalidValueError):
+    """There is no parameter of that name, so that pgpool passes over it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """The parameters that one minor version of pgpool knows."""
@@ -95,7 +119,7 @@ class Catalogue:
     def find(self, name: str) -> tuple[Parameter, int | None]:
         """The parameter and index that a name means, in any case.
 
-        Raises InvalidValueError for an unknown name, a missing, superfluous or too high index.
+        Raises UnknownParameterError, or InvalidValueError for a missing or too high index.
         """
         lowered = name.lower()
         exact = self.parameters.get(lowered)
@@ -114,11 +138,12 @@ class Catalogue:
                     f"{indexed.name} takes indexes from 0 to {indexed.index_max}",
                 )
             return indexed, int(match[2])
-        close = _close_to(lowered, self.parameters, 0.7)
-        raise InvalidValueError(
-            f"pgpool {self.minor} has no parameter {lowered!r}",
-            f"did you mean {close}?" if close else "see the parameter list in pgpool's manual",
-        )
+        if successor := SUCCESSORS.get(re.sub(r"[0-9]+$", "", lowered)):
+            remedy = f"its successor is {successor}"
+        else:
+            close = _close_to(lowered, self.parameters, 0.7)
+            remedy = f"did you mean {close}?" if close else "see the parameter list in pgpool's manual"
+        raise UnknownParameterError(f"pgpool {self.minor} has no parameter {lowered!r}", remedy)
 
     def assign(self, name: str, value: str) -> Assignment:
         """Check and encode a value. Raises InvalidValueError."""

@@ -163,13 +163,14 @@ def base_name(name: str, catalogue: Catalogue) -> str | None:
     if name.startswith(PARAMS_PREFIX):
         without = name.removesuffix("_FILE")
         # ssl_crl_file and a few more are parameters of that name, hence the whole name first.
-        if without != name and not _is_parameter(name, catalogue) and _is_parameter(without, catalogue):
+        if without != name and not is_parameter(name, catalogue) and is_parameter(without, catalogue):
             return without
         return name
     return None
 
 
-def _is_parameter(variable: str, catalogue: Catalogue) -> bool:
+def is_parameter(variable: str, catalogue: Catalogue) -> bool:
+    """Whether `PGPOOL_PARAMS_<NAME>`, or the name alone, means a parameter of pgpool.conf."""
     try:
         catalogue.find(variable.removeprefix(PARAMS_PREFIX))
     except InvalidValueError:
@@ -179,7 +180,7 @@ def _is_parameter(variable: str, catalogue: Catalogue) -> bool:
 
 def _suggestion(name: str, catalogue: Catalogue) -> str:
     bare = name.removeprefix("PGPOOL_")
-    if _is_parameter(bare, catalogue):
+    if is_parameter(bare, catalogue):
         return f"a parameter of pgpool.conf is set as {PARAMS_PREFIX}{bare}"
     from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
 

@@ -3,21 +3,23 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from entrypoint import defaults, tls
+from entrypoint import defaults, hba, tls
 from entrypoint import settings as table
 from entrypoint.catalogue import Assignment, Catalogue, InvalidValueError
-from entrypoint.compat.elsewhere import Elsewhere, left_open, scripts
+from entrypoint.compat.elsewhere import NOT_HERE, Elsewhere, left_open, scripts
 from entrypoint.compat.native import OURS, is_command
-from entrypoint.compat.source import RUNNING, UNKNOWN, Source
+from entrypoint.compat.source import Source
 from entrypoint.compat.translate import IMAGES, Loaded, image_of, load_translated
+from entrypoint.compat.workload import RUNNING, UNKNOWN
 from entrypoint.defaults import Default
 from entrypoint.environment import PARAMS_PREFIX
 from entrypoint.errors import ConfigurationError, Problem, Problems
 from entrypoint.material import Credential
-from entrypoint.sources import Raw
+from entrypoint.sources import Raw, Reader, SourceError, text
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
@@ -139,8 +141,13 @@ def _set(result: Migration, name: str, raw: Raw) -> None:
 def _roles(result: Migration, loaded: Loaded, source: Source) -> None:
     users = "/etc/pgpool/users"
     places: dict[str, str] = {}
+    credentials: dict[str, Credential] = {}
     for number, each in enumerate(loaded.supplied.credentials if loaded.supplied else ()):
         value = _value_of(each, source)
+        if (former := credentials.get(each.role)) is not None:
+            _second(result, former, each, source)
+            continue
+        credentials[each.role] = each
         if not each.role.startswith(UNKNOWN) and _KEY.fullmatch(each.role):
             result.secrets.setdefault("pgpool-users", {})[each.role] = value
             result.mounts.setdefault("pgpool-users", users)
@@ -162,6 +169,17 @@ def _roles(result: Migration, loaded: Loaded, source: Source) -> None:
         raise ConfigurationError([Problem(table.CHECK_USER.name, raw.origin, "has a value that is not here", RUNNING)])
     elif raw is not None and raw.value != table.CHECK_USER.default:
         _set(result, table.CHECK_USER.name, raw)
+
+
+def _second(result: Migration, former: Credential, other: Credential, source: Source) -> None:
+    """The same role once more, with another password, or with one of which nobody here knows whether it is another."""
+    places = [_value_of(each, source) for each in (former, other)]
+    if any(each.password.reveal().startswith((UNKNOWN, NOT_HERE)) for each in (former, other)):
+        words = f"{places[0]} is taken, and {places[1]} must be the same"
+        result.differences.append(f"the role {other.role!r} has its password twice: {words}")
+    else:
+        what = f"has another password in {places[0]}"
+        raise ConfigurationError([Problem(f"role {other.role!r}", other.origin, what, "keep one of the two")])
 
 
 def _files(result: Migration, loaded: Loaded, source: Source) -> None:
@@ -194,10 +212,19 @@ def _files(result: Migration, loaded: Loaded, source: Source) -> None:
     for file, place in places.items():
         secret("pgpool-tls", "/etc/pgpool/tls", file, f"the content of {place}")
         _set(result, table.TLS_DIR.name, Raw("/etc/pgpool/tls", found[table.TLS_DIR.name].origin))
-    if (hba := found.get(table.HBA_FILE.name)) is not None:
-        result.config_maps["pgpool-hba"] = {"pool_hba.conf": f"the content of {hba.value}"}
+    if (hba_file := found.get(table.HBA_FILE.name)) is not None:
+        result.config_maps["pgpool-hba"] = {"pool_hba.conf": f"the content of {hba_file.value}"}
         result.mounts["pgpool-hba"] = "/etc/pgpool/hba"
-        _set(result, table.HBA_FILE.name, Raw("/etc/pgpool/hba/pool_hba.conf", hba.origin))
+        result.differences += _hba_faults(Path(hba_file.value), has_tls=bool(places), has_authority="ca.crt" in places)
+        _set(result, table.HBA_FILE.name, Raw("/etc/pgpool/hba/pool_hba.conf", hba_file.origin))
+
+
+def _hba_faults(path: Path, *, has_tls: bool, has_authority: bool) -> Iterator[str]:
+    """What is to be changed in a pool_hba.conf that is here; nothing is known of one that is not."""
+    with suppress(SourceError, UnicodeDecodeError):
+        content = text(Reader().file(path))
+        for number, fault in hba.faults(content, tls=has_tls, authority=has_authority):
+            yield f"line {number} of {path} will be refused: it {fault}"
 
 
 def _value_of(credential: Credential, source: Source) -> str:
@@ -218,9 +245,17 @@ def _variable(raw: Raw, setting: str) -> str:
 
 def _value(variable: str, source: Source, what: str = "password") -> str:
     if variable.startswith("/"):
-        return _content(variable, what)
+        return _content(variable, what) + _of_secret(variable, source)
     words = source.references.get(variable)
     return f"the value of {variable}" + (f": {words}" if words else "")
+
+
+def _of_secret(path: str, source: Source) -> str:
+    directory, _, name = path.rpartition("/")
+    if words := source.references.get(path):
+        return f": {words}"
+    words = source.references.get(f"{directory}/")
+    return f": key {name} of {words}" if words else ""
 
 
 def as_text(migration: Migration) -> str:

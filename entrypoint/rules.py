@@ -136,7 +136,9 @@ def _check_credentials(settings: Settings, material: Material, problems: Problem
             encrypted = " when they are encrypted, as the check role's always is in pgpool.conf"
         if fault := _password_fault(credential.password.reveal(), encrypted):
             problems.add(f"password of role {credential.role!r}", credential.origin, *fault)
-    if settings.check_user and settings.check_user not in origins and not material.unread:
+    translated = settings.compat in ("official", "bitnami") and settings.origin(table.USERS_DIR) == "default"
+    told = translated and not origins  # that nobody could log in
+    if settings.check_user and settings.check_user not in origins and not material.unread and not told:
         # What comes from a file is not repeated: it may be the wrong file, and hold a password.
         from_file = settings.origin(table.CHECK_USER).startswith("/")
         named, file = (
@@ -145,7 +147,7 @@ def _check_credentials(settings: Settings, material: Material, problems: Problem
             else (f"the role {settings.check_user!r}", f"the file {settings.users_dir}/{settings.check_user}")
         )
         where, remedy = str(settings.users_dir), f"add {file}, or name another role"
-        if settings.compat in ("official", "bitnami") and settings.origin(table.USERS_DIR) == "default":
+        if translated:
             where, remedy = "the environment", "set the variable of its password, or name another role"
         problems.add(
             table.CHECK_USER.name, settings.origin(table.CHECK_USER), f"{named} has no password in {where}", remedy

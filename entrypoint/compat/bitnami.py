@@ -108,10 +108,10 @@ def draft(given: Draft) -> None:
     _key(given, values.get("PGPOOL_AES_KEY"))
     role = values.get("PGPOOL_POSTGRES_USERNAME", Raw("postgres", f"default of {NAME}"))
     given.add_role(role, values.get("PGPOOL_POSTGRES_PASSWORD"))
-    _required_passwords(given, values, role)
     _custom_roles(given, values)
     if file := values.get("PGPOOL_USER_CONF_FILE"):
         read_conf(given, Path(file.value), "PGPOOL_USER_CONF_FILE", file.origin)
+    _required_passwords(given, values, role)
     _differences(given, values)
 
 
@@ -169,7 +169,8 @@ def _required_passwords(given: Draft, values: dict[str, Raw], role: Raw) -> None
 
     password = "PGPOOL_POSTGRES_PASSWORD"  # noqa: S105  # a variable's name
     pool_passwd = values.get("PGPOOL_ENABLE_POOL_PASSWD")
-    if is_unset(password) and not given.has("PGPOOL_USERS_DIR") and (pool_passwd is None or is_on(pool_passwd)):
+    is_needed = pool_passwd is None or is_on(pool_passwd) or given.lacks_roles()
+    if is_unset(password) and not given.has("PGPOOL_USERS_DIR") and is_needed:
         what = f"is required: without it, {role.value!r} cannot log in"
         given.problems.add(password, "not set", what, f"set it, or {password}_FILE; or give roles in PGPOOL_USERS_DIR")
     if "PGPOOL_ADMIN_USERNAME" in values and is_unset(PCP_PASSWORD) and not given.has("PGPOOL_PCP_PASSWORD"):

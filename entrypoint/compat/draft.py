@@ -69,6 +69,16 @@ class Draft:
         if not any(each.role == role.value and each.password == secret for each in self.credentials):
             self.credentials.append(Credential(role.value, secret, password.origin.removeprefix("from ")))
 
+    def lacks_roles(self) -> bool:
+        """Whether nobody is given who could log in."""
+
+        def has_any(field: str) -> bool:
+            raws = (self.parameters.get(f"{check}_{field}") for check in ("sr_check", "health_check"))
+            return any(raw is not None and raw.value for raw in raws)
+
+        checks = has_any("user") and has_any("password")
+        return not (self.credentials or checks or self.has("PGPOOL_USERS_DIR"))
+
     def refuse(self, raw: Raw, setting: str, what: str, remedy: str) -> None:
         """Add a problem with something that was given."""
         if raw.value[:1] in ("'", '"') and raw.value[:1] == raw.value[-1:]:
@@ -111,8 +121,12 @@ def read_conf(draft: Draft, path: Path, setting: str, origin: str) -> None:
 
 def _read(draft: Draft, rows: Iterable[Row]) -> Iterator[tuple[str, Raw]]:
     for row in rows:
-        for name in given_as(row.variable, draft.env):
-            raw = read_variable(name, row.variable, draft.env, draft.reader, draft.problems, secret=row.secret)
+        given = given_as(row.variable, draft.env)
+        if len(given) > 1:
+            given = [name for name in given if draft.env[name]] or given[:1]
+        env = {name: draft.env[name] for name in given}
+        for name in given:
+            raw = read_variable(name, row.variable, env, draft.reader, draft.problems, secret=row.secret)
             if raw is not None:
                 origin = f"from {name}" if raw.origin == ENVIRONMENT else raw.origin
                 yield row.variable, Raw(raw.value, origin, raw.secret)

@@ -11,7 +11,8 @@ from entrypoint.environment import base_name, is_secret
 from entrypoint.errors import Problem
 from entrypoint.sources import Reader, SourceError
 
-_NOT_HERE = b"# not read here\n"
+NOT_HERE = "# not read here"
+"""Stands for the content of a file that cannot be read."""
 _LISTS = frozenset({"PGPOOL_POSTGRES_CUSTOM_PASSWORDS"})
 """Secrets that must be known to tell how many they are."""
 
@@ -29,7 +30,7 @@ class Elsewhere(Reader):
             return super().file(path)
         except SourceError:
             self.missing.append(str(path))
-            return _NOT_HERE
+            return NOT_HERE.encode()
 
 
 def left_open(source: Source, image: str | None, catalogue: Catalogue) -> Iterator[Problem]:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from entrypoint import defaults, tls
-from entrypoint.catalogue import Catalogue, InvalidValueError
+from entrypoint.backends import FLAGS, MAX_NAME_BYTES, BackendsError, parse_backends
+from entrypoint.catalogue import Catalogue, InvalidValueError, UnknownParameterError
 from entrypoint.compat.draft import Draft, given_as, is_default, is_on
 from entrypoint.environment import PARAMS_PREFIX, is_secret, read_variable
 from entrypoint.material import Supplied
@@ -17,11 +18,17 @@ OURS = frozenset({"listen_addresses", "log_pcp_processes"}) | _CACHE
 
 _NODE = re.compile(r"backend_(hostname|port|weight|flag|application_name|data_directory)(0|[1-9][0-9]*)")
 _PIECE = re.compile(r"[^\s,?=&\[\]'\"]+")
+_FORMS = {
+    "hostname": "is neither a host name nor an address",
+    "port": "is not a port from 1024 to 65535",
+    "weight": "is not a number of 0 or more",
+    "flag": f"is not of the flags {', '.join(FLAGS)}, joined by '|'",
+    "application_name": f"is not a name of at most {MAX_NAME_BYTES} letters, digits, '.', '_' and '-'",
+}
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 _GIVE = "give the password of each role that is to log in"
 _ELSEWHERE = "is not taken over: the sockets and other files of pgpool are in PGPOOL_RUN_DIR; look for them there"
-_GONE = "is not taken over: pgpool has no such parameter any more, and does not look at it; remove it"
 _DROPPED = {
     **dict.fromkeys(
         (
@@ -35,7 +42,6 @@ _DROPPED = {
         ),
         _ELSEWHERE,
     ),
-    **dict.fromkeys(("black_function_list", "white_function_list"), _GONE),
     "syslog_ident": "is not taken over: the sidecar needs that parameter; tell the logs apart by pod",
 }
 _FIXED: dict[str, tuple[Callable[[Raw], bool], str]] = {
@@ -74,18 +80,30 @@ def settle(draft: Draft, catalogue: Catalogue, *, keep: frozenset[str] = frozens
     for name in [name for name in parameters if _NODE.fullmatch(name)]:
         del parameters[name]
     for name, raw in parameters.items():
-        if name in _DROPPED:
+        if lost := _lost(name, raw, catalogue):
             if not is_default(raw):
-                draft.warnings.append(f"{name} ({raw.origin}) {_DROPPED[name]}")
-        elif name in _FIXED:
-            is_ours, warning = _FIXED[name]
-            if not is_ours(raw):
-                draft.warnings.append(f"{name} ({raw.origin}) {warning}")
-        elif raw.value or not _is_reserved(name, catalogue):
+                draft.warnings.append(f"{name} ({raw.origin}) {lost}")
+        elif name not in _FIXED and (raw.value or not _is_reserved(name, catalogue)):
             variable = f"{PARAMS_PREFIX}{name.upper()}"
             secret = raw.secret or is_command(name) or is_secret(variable, catalogue)
             draft.set(variable, Raw(raw.value, raw.origin, secret))
     return Supplied(credentials=tuple(draft.credentials), key=draft.key, tls=files)
+
+
+def _lost(name: str, raw: Raw, catalogue: Catalogue) -> str:
+    """Why a parameter is not taken over, and what to do; empty: it is, or it says what is so anyway."""
+    if name in _DROPPED:
+        return _DROPPED[name]
+    if name in _FIXED:
+        is_so_anyway, words = _FIXED[name]
+        return "" if is_so_anyway(raw) else words
+    try:
+        catalogue.find(name)
+    except UnknownParameterError as error:
+        return f"is passed over, as by pgpool: {error.what}; remove it ({error.remedy})"
+    except InvalidValueError:  # told when it is set
+        pass
+    return ""
 
 
 def is_command(name: str) -> bool:
@@ -125,19 +143,42 @@ def _backends(draft: Draft) -> Raw | None:
             "use the new numbers with the pcp tools"
         )
     names = _names(draft, nodes, hosts)
-    entries = [_entry(draft, node, nodes[node], name) for node, name in names.items()]
+    before = len(draft.problems)
+    places: dict[tuple[str, str], int] = {}
+    for node, host in hosts.items():
+        _find_faults(draft, node, nodes[node])
+        same = places.setdefault((host.value, _value(nodes[node].get("port"), "5432")), node)
+        if same != node:
+            draft.refuse(host, f"backend_hostname{node}", f"is node {same} already", "give each server once")
+    if len(draft.problems) > before:
+        return None
+    entries = [_entry(nodes[node], name) for node, name in names.items()]
     return Raw(",".join(entries), next(iter(hosts.values())).origin)
 
 
-def _entry(draft: Draft, node: int, fields: dict[str, Raw], name: str) -> str:
+def _find_faults(draft: Draft, node: int, fields: dict[str, Raw]) -> None:
+    """What is wrong with one server, told in the words that it was given in."""
+    for field, raw in fields.items():
+        where = f"backend_{field}{node}"
+        if field == "data_directory" or not raw.value:
+            continue
+        if not _PIECE.fullmatch(raw.value):  # else a comma or a question mark would begin something new
+            draft.refuse(raw, where, "has blanks or signs where none can be", "correct it")
+        elif field == "flag" and "ALWAYS_MASTER" in raw.value:
+            draft.refuse(raw, where, "has a flag of pgpool before 4.2", "write ALWAYS_PRIMARY for ALWAYS_MASTER")
+        else:
+            alone = {"hostname": Raw("host", raw.origin), field: raw}
+            try:
+                parse_backends(_entry(alone, _value(alone.get("application_name"), "node")))
+            except BackendsError:
+                draft.refuse(raw, where, _FORMS[field], "correct it")
+
+
+def _entry(fields: dict[str, Raw], name: str) -> str:
     """One server in our grammar."""
     host = fields["hostname"].value
     port = _value(fields.get("port"), "5432")
     weight, flag = _value(fields.get("weight"), "1"), _value(fields.get("flag"), "ALLOW_TO_FAILOVER")
-    for field, raw in fields.items():
-        # Else a comma or a question mark would begin something new.
-        if field != "data_directory" and raw.value and not _PIECE.fullmatch(raw.value):
-            draft.refuse(raw, f"node {node}", "has blanks or signs where none can be", "correct it")
     options = [f"weight={weight}"] * (weight != "1") + [f"flag={flag}"] * (flag != "ALLOW_TO_FAILOVER")
     address = f"[{host}]" if ":" in host else host
     return f"{name}={address}:{port}{'?' if options else ''}{'&'.join(options)}"
@@ -153,6 +194,13 @@ def _names(draft: Draft, nodes: dict[int, dict[str, Raw]], hosts: dict[int, Raw]
         for node, label in labels.items()
     }
     names = {node: _value(nodes[node].get("application_name"), guessed[node]) for node in hosts}
+    if len(set(names.values())) < len(names):
+        twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
+        draft.warnings.append(
+            f"the name {twice!r} of several servers is not taken over, for it tells none from the other; give each the "
+            f"application_name under which it replicates (now {', '.join(guessed.values())})"
+        )
+        return guessed
     unnamed = [node for node in hosts if not _given(nodes[node].get("application_name"))]
     if unnamed and is_on(draft.parameters.get("auto_failback")):
         draft.warnings.append(
@@ -181,6 +229,10 @@ def _check_role(draft: Draft) -> None:
             continue
         if re.match(r"AES|md5[0-9a-f]{32}$", password.value):
             draft.refuse(password, f"{name}_password", "is encrypted, and its key is not here", "give it as it is")
+        elif user is None:
+            draft.warnings.append(
+                f"{name}_password ({password.origin}) counts for nothing, because no {name}_user is set; set that too"
+            )
         else:
             plain = Raw(password.value.removeprefix("TEXT"), password.origin, secret=True)
             draft.add_role(users[name] or user, plain)
@@ -194,7 +246,7 @@ def _check_role(draft: Draft) -> None:
         known = {each.origin: each for each in draft.credentials}
         first = known.get("POSTGRES_PASSWORD") or next(iter(draft.credentials), None)
         if first is not None:
-            user = Raw(first.role, f"from {first.origin}")
+            user = Raw(first.role, f"the role of {first.origin}")
             draft.warnings.append(
                 f"pgpool's own logins and the sidecar's are made as {first.role!r}, because sr_check_user is not set; "
                 "better make a role of its own for them, a member of pg_monitor"

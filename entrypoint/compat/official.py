@@ -27,8 +27,12 @@ DEFAULTS = {
 }
 """What that image exports when it is not set; a mounted pgpool.conf goes without.
 
-With or without one, it adds failover_on_backend_error off, unless that is on.
+With or without one, it adds failover_on_backend_error off, unless that is `on` to the letter.
 """
+_EMPTY_IS_UNSET = frozenset(DEFAULTS) | {
+    *("port", "listen_addresses", "failover_on_backend_error", "backend_port0", "backend_weight0", "backend_flag0")
+}
+"""What has a default there that stands for an empty value, too; any other parameter is empty then."""
 
 
 _TRUE = ("true", "yes", "on")
@@ -67,6 +71,7 @@ def draft(given: Draft, catalogue: Catalogue) -> None:
     values = read_rows(given, TABLE)
     conf = mounted_conf(given.env) if given.here else None
     _parameters(given, conf, catalogue)
+    _switch(given)
     if not given.has("PGPOOL_BACKENDS") and not given.parameters.get("backend_hostname0", Raw("", "")).value:
         what = "names no server" if conf else "is required"
         given.problems.add("PGPOOL_PARAMS_BACKEND_HOSTNAME0", "not set", what, "set it to the host of the first server")
@@ -86,6 +91,14 @@ def draft(given: Draft, catalogue: Catalogue) -> None:
     )
     _roles(given)
     _mounted(given)
+    if given.lacks_roles():
+        given.problems.add(
+            "<X>_USERNAME",
+            "not set",
+            "no role is given, so that nobody could log in",
+            "set <X>_USERNAME and <X>_PASSWORD for each role that is to, such as POSTGRES_USERNAME and "
+            "POSTGRES_PASSWORD; or give roles in PGPOOL_USERS_DIR",
+        )
     if values.get("PGPOOL_SKIP_PASSWORD_ENCRYPTION", Raw("false", "")).value in _TRUE:
         given.refuse(
             values["PGPOOL_SKIP_PASSWORD_ENCRYPTION"],
@@ -103,7 +116,6 @@ def draft(given: Draft, catalogue: Catalogue) -> None:
 def _parameters(given: Draft, conf: Path | None, catalogue: Catalogue) -> None:
     own = {name: value for name, value in given.env.items() if name.startswith(PARAMS_PREFIX)}
     variables = dict(find_settings(own, catalogue, given.reader, given.problems))
-    given.parameters["failover_on_backend_error"] = Raw("off", f"default of {NAME}")
     if conf is not None:
         if variables:
             given.warnings.append(f"not taken over, because {conf} is there: {', '.join(variables)}; remove them")
@@ -120,7 +132,16 @@ def _parameters(given: Draft, conf: Path | None, catalogue: Catalogue) -> None:
             given.problems.add(name, raw.origin, f"sets the same as {seen[parameter]}", "keep one of the two")
         seen[parameter] = name
         origin = f"from {name}" if raw.origin == ENVIRONMENT else raw.origin
-        given.parameters[parameter] = Raw(raw.value, origin, raw.secret)
+        if raw.value or parameter not in _EMPTY_IS_UNSET:
+            given.parameters[parameter] = Raw(raw.value, origin, raw.secret)
+
+
+def _switch(given: Draft) -> None:
+    name, off = "failover_on_backend_error", Raw("off", f"default of {NAME}")
+    raw = given.parameters.setdefault(name, off)
+    if is_on(raw) and raw.value != "on":
+        given.warnings.append(f"{name} ({raw.origin}) is off, as in that image, where only `on` is on; write on or off")
+        given.parameters[name] = off
 
 
 def _roles(given: Draft) -> None:

@@ -8,26 +8,17 @@ from typing import Any
 
 import yaml
 
+from entrypoint.compat import workload
 from entrypoint.compat.translate import image_of
 from entrypoint.errors import ConfigurationError, Problem
+from entrypoint.settings import COMPAT
 
 _MANIFEST = re.compile(r"([ \t\r]*(#.*)?\n)*(---\s*\n|\w+:)")
 """How a manifest of Kubernetes begins, and no list of variables does."""
 
-UNKNOWN = "value-of-"
-"""Begins what stands for a value that is in a Secret, and not here."""
-
-_MAY_BE_UNKNOWN = re.compile(
-    r".+_(USERNAME|PASSWORD)|PGPOOL_(PARAMS_)?(SR|HEALTH)_CHECK_USER|PGPOOL_PCP_USER"
-    r"|PGPOOL_AES_KEY|PGPOOL_PARAMS_WD_AUTHKEY"
-)
-"""What goes from one Secret into another, or names a role; all else must be known to be translated."""
-
-_COUNTS = re.compile(r"PGPOOL.*|.+_(USERNAME|PASSWORD)(_FILE)?")
+_IMAGE = re.compile(r"(?:^|/)(pgpool|bitnami\w*)/pgpool(?=$|[:@])")
 
 _DROPPED = ("command", "args", "lifecycle", "startupProbe")
-
-RUNNING = "pipe the environment of the running container in: kubectl exec POD -- env | pgpool-entrypoint migrate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +27,8 @@ class Source:
 
     environment: Mapping[str, str]
     references: Mapping[str, str]
-    """By variable: the key of which Secret its value is, in words."""
+    """By variable, or path of a file: the key of which Secret it has, in words. A path that ends in `/` is a directory
+    with a file for each key."""
     here: bool = True
     """Whether what may be mounted beside it is looked for on this machine."""
     mounts: tuple[str, ...] = ()
@@ -61,6 +53,8 @@ def read_source(content: str) -> Source:
     speaking = [source for source in sources if image_of(source.environment, here=source.here) is not None]
     if len(speaking) > 1:
         raise _refused("input", f"has {len(speaking)} containers of pgpool", "give one of them")
+    if not sources and isinstance(document, list) and any(isinstance(d, dict) and "services" in d for d in document):
+        raise _refused("input", "is a compose file, whose values compose fills in", "give what docker inspect prints")
     if not sources:
         remedy = "give what `docker inspect CONTAINER` or `kubectl get deployment NAME --output yaml` prints"
         raise _refused("input", "describes no container", remedy)
@@ -93,56 +87,58 @@ def _listed(content: str) -> Iterator[tuple[str, str]]:
                 yield name.strip(), value
             elif number == 1:
                 # A later one may be the rest of a value with line ends, as `env` prints it.
-                raise _refused(f"line {number}", "is no NAME=value", "give a list such as `env` prints, or JSON")
+                raise _refused(
+                    f"line {number}", "is no NAME=value", "give a list as `env` prints it, without -e, or JSON"
+                )
 
 
-def _described(document: Any) -> Iterator[Source]:  # noqa: ANN401  # JSON
+def _described(document: Any, namespace: str = "") -> Iterator[Source]:  # noqa: ANN401  # JSON
     """Every container in what docker or kubectl printed."""
     if isinstance(document, list):
         for each in document:
-            yield from _described(each)
+            yield from _described(each, namespace)
     elif isinstance(document, dict):
+        namespace = str((document.get("metadata") or {}).get("namespace") or namespace)
         if "Env" in document:
             yield _inspected(document, ())
         elif isinstance(config := document.get("Config"), dict) and "Env" in config:
             yield _inspected(config, document.get("Mounts") or ())
         elif isinstance(containers := document.get("containers"), list):
-            yield from map(_container, containers)
+            volumes = document.get("volumes") or ()
+            yield from (_container(each, volumes, namespace) for each in containers)
         else:
             for key in ("items", "spec", "template", "jobTemplate"):
-                yield from _described(document.get(key))
+                yield from _described(document.get(key), namespace)
 
 
 def _inspected(config: Mapping[str, Any], mounts: Iterable[Mapping[str, Any]]) -> Source:
     environment = dict(str(each).partition("=")[::2] for each in config["Env"] or ())
-    return Source(environment, {}, here=False, mounts=tuple(str(each["Destination"]) for each in mounts))
-
-
-def _container(container: Mapping[str, Any]) -> Source:
-    environment: dict[str, str] = {}
-    references: dict[str, str] = {}
-    problems = []
-    first: dict[str, str] = {}  # one key of a Secret is one value, whatever variables have it
-    for each in container.get("env") or ():
-        name, origin = str(each["name"]), each.get("valueFrom") or {}
-        if "secretKeyRef" in origin and _MAY_BE_UNKNOWN.fullmatch(name):
-            reference = origin["secretKeyRef"]
-            references[name] = f"key {reference['key']} of the Secret {reference['name']}"
-            environment[name] = f"{UNKNOWN}{first.setdefault(references[name], name)}"
-        elif origin and _COUNTS.fullmatch(name):
-            problems.append(Problem(name, "valueFrom", "has a value that is not here", RUNNING))
-        elif not origin:
-            environment[name] = str(each.get("value") or "")
-    if container.get("envFrom"):
-        problems.append(Problem("envFrom", "manifest", "has variables that are not here", RUNNING))
     return Source(
-        environment,
-        references,
+        _speaking(environment, config.get("Image")),
+        {},
+        here=False,
+        mounts=tuple(str(each["Destination"]) for each in mounts),
+    )
+
+
+def _speaking(environment: dict[str, str], image: object) -> dict[str, str]:
+    """With whose words they are, where the name of the image alone tells it."""
+    name = _IMAGE.search(str(image or ""))
+    if name is None or image_of(environment, here=False) is not None:
+        return environment
+    return {COMPAT.name: "official" if name[1] == "pgpool" else "bitnami", **environment}
+
+
+def _container(container: Mapping[str, Any], volumes: Iterable[Mapping[str, Any]], namespace: str) -> Source:
+    variables = workload.read_variables(container, namespace)
+    return Source(
+        _speaking(variables.environment, container.get("image")),
+        variables.references | dict(workload.secret_files(container, volumes)),
         here=False,
         mounts=tuple(str(each["mountPath"]) for each in container.get("volumeMounts") or ()),
         container=str(container.get("name") or "pgpool"),
         dropped=tuple(field for field in _DROPPED if container.get(field)),
-        problems=tuple(problems),
+        problems=tuple(variables.problems),
     )
 
 

@@ -1,6 +1,7 @@
 """Finds out whose variables an environment speaks, and reads it: the way into the settings for everybody."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from entrypoint.catalogue import Catalogue
 from entrypoint.compat import bitnami, official
 from entrypoint.compat.draft import Draft, given_as
 from entrypoint.compat.native import settle
-from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, base_name, is_ours, is_secret, load
+from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, base_name, is_ours, is_parameter, is_secret, load
 from entrypoint.errors import Problems
 from entrypoint.material import Supplied
 from entrypoint.settings import Settings
@@ -57,29 +58,43 @@ def load_translated(
         supplied = settle(draft, catalogue)
     if not draft.has(table.COMPAT.name):
         draft.settings[table.COMPAT.name] = Raw(image, "told from the other variables")
-    rest = _without(theirs | frozenset(_misspelt(image, _without(theirs, env), catalogue, problems)), env)
+    strangers = _strangers(image, env, theirs, catalogue)
+    for name, remedy in strangers.items():
+        draft.warnings.append(f"{name} is passed over, as by that image, which has no such variable; {remedy}")
+    rest = _without(theirs | strangers.keys(), env)
     settings = load(rest, catalogue, reader, problems, draft.settings)
     if settings.key_file is None and supplied.key is None:
         draft.warnings.append(
             "passwords stand in pool_passwd as they are (in that image, encrypted with a random key beside it); set "
-            "PGPOOLKEYFILE to have them encrypted"
+            f"{'PGPOOL_AES_KEY_FILE' if image == 'bitnami' else 'PGPOOLKEYFILE'} to have them encrypted"
         )
     return Loaded(settings, supplied, tuple(draft.warnings))
 
 
-def _without(names: frozenset[str], env: Mapping[str, str]) -> dict[str, str]:
+def _without(names: AbstractSet[str], env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name not in names}
 
 
-def _misspelt(image: str, env: Mapping[str, str], catalogue: Catalogue, problems: Problems) -> Iterator[str]:
-    """The variables that are nobody's, but nearly one of that image's; each is a problem."""
-    for name, value in sorted(env.items()):
-        if is_ours(name, value) and base_name(name, catalogue) is None:
-            from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
+def _strangers(image: str, env: Mapping[str, str], theirs: AbstractSet[str], catalogue: Catalogue) -> dict[str, str]:
+    """The variables that are nobody's, which that image passes over, each with what to do; none that is nearly ours."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
 
-            if close := get_close_matches(name, _NAMES[image], 1, 0.76):
-                problems.add(name, ENVIRONMENT, "is not a setting", f"did you mean {close[0]}?")
-                yield name
+    found = {}
+    ours = [setting.name for setting in table.TABLE]
+    for name, value in sorted(env.items()):
+        if name in theirs or not is_ours(name, value) or base_name(name, catalogue) is not None:
+            continue
+        close = next(iter(get_close_matches(name, [*ours, *_NAMES[image]], 1, 0.9)), None)
+        parameter = f"{PARAMS_PREFIX}{name.removeprefix('PGPOOL_')}"
+        if close in ours:
+            continue
+        if close is not None and not given_as(close, env):
+            found[name] = f"did you mean {close}?"
+        elif is_parameter(parameter, catalogue):
+            found[name] = f"to set that parameter, write {parameter}; else remove it"
+        else:
+            found[name] = "remove it"
+    return found
 
 
 def image_of(env: Mapping[str, str], *, here: bool = True) -> str | None:

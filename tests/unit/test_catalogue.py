@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.catalogue import Catalogue, InvalidValueError, load_catalogue
+from entrypoint.catalogue import SUCCESSORS, Catalogue, InvalidValueError, UnknownParameterError, load_catalogue
 from entrypoint.errors import ProgramUnusableError
 
 CATALOGUE = load_catalogue("4.6")
@@ -285,3 +285,12 @@ def test_whatever_is_accepted_is_one_token_on_one_line(name: str, value: str) ->
         assert encoded.endswith("'")
     else:
         assert encoded.replace(".", "").replace("-", "").isalnum()
+
+
+@pytest.mark.parametrize(("former", "successor"), SUCCESSORS.items())
+def test_what_pgpool_has_renamed_is_known_under_the_new_name_alone(former: str, successor: str) -> None:
+    CATALOGUE.find(successor)
+    for name in (former, f"{former}0"):
+        with pytest.raises(UnknownParameterError) as error:
+            CATALOGUE.find(name)
+        assert error.value.remedy == f"its successor is {successor}"

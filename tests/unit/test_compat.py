@@ -113,6 +113,22 @@ LOST = [
     ("bitnami", "PGPOOL_BACKEND_NODES", "1:a,3:b", "the nodes 1, 3 are numbered from 0 on"),
     ("bitnami", "PGPOOL_PASSWD_FILE", "/etc/pool_passwd", "give the passwords of its roles"),
     ("bitnami", "PGPOOL_BACKEND_APPLICATION_NAMES", "one", "has 1 names for 2 nodes"),
+    (
+        "bitnami",
+        "PGPOOL_BACKEND_APPLICATION_NAMES",
+        "of,of",
+        "the name 'of' of several servers",
+    ),
+    ("bitnami", "PGPOOL_MAX_POL", "3", "no such variable; did you mean PGPOOL_MAX_POOL?"),
+    ("bitnami", "PGPOOL_SR_CHECK_USR", "3", "no such variable; remove it"),
+    ("bitnami", "PGPOOL_USERNAME", "x", "no such variable; remove it"),
+    ("bitnami", "PGPOOL_PASSWORD", "x", "no such variable; remove it"),
+    ("bitnami", "PGPOOL_AUTO_FAILBACK_INTERVAL", "5", "write PGPOOL_PARAMS_AUTO_FAILBACK_INTERVAL; else remove it"),
+    ("official", "PGPOOL_PARAMS_MAX_POLL", "1", "remove it (did you mean max_pool?)"),
+    ("official", "PGPOOL_PARAMS_BLACK_MEMQCACHE_TABLE_LIST", "t", "successor is cache_unsafe_memqcache_table_list"),
+    ("official", "PGPOOL_PARAMS_HEARTBEAT_DESTINATION0", "h", "successor is heartbeat_hostname0"),
+    ("official", "PGPOOL_PARAMS_FAILOVER_ON_BACKEND_ERROR", "true", "is off, as in that image, where only `on`"),
+    ("official", "PGPOOL_PARAMS_SR_CHECK_PASSWORD", "of nobody", "counts for nothing, because no sr_check_user"),
     ("official", "APP_USERNAME", "app", "APP_USERNAME names no role"),
     ("official", "PGPOOL_PASSWORD_ENCRYPTION_METHOD", "md5", "clients log in by scram-sha-256"),
     ("official", "PGPOOL_PARAMS_SOCKET_DIR", "/tmp", "the sockets and other files of pgpool are in PGPOOL_RUN_DIR"),
@@ -121,7 +137,7 @@ LOST = [
     ("official", "PGPOOL_PARAMS_ENABLE_POOL_HBA", "on", "on the Unix socket"),
 ]
 ALWAYS = {
-    "bitnami": ["on the Unix socket", "search_primary_node_timeout", "set PGPOOLKEYFILE"],
+    "bitnami": ["on the Unix socket", "search_primary_node_timeout", "set PGPOOL_AES_KEY_FILE"],
     "official": ["though enable_pool_hba is not on", "because sr_check_user is not set", "set PGPOOLKEYFILE"],
 }
 
@@ -137,7 +153,7 @@ def test_what_is_not_taken_over_is_one_warning_that_says_what_to_do(
     assert "\n" not in warning
     assert any(
         variable.removeprefix("PGPOOL_").removeprefix("PARAMS_").lower() in each.lower() for each in warnings
-    ) or ("guessed" in said or "numbered" in said or "socket" in said)
+    ) or any(word in said for word in ("guessed", "numbered", "socket", "several servers"))
 
 
 @pytest.mark.parametrize("image", ALWAYS)
@@ -163,7 +179,8 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_PCP_USER": "x"}, "PGPOOL_PCP_USER", "and so is PGPOOL_ADMIN_USERNAME"),
     ("bitnami", {"PGPOOL_AES_KEY": "x", "PGPOOLKEYFILE": "{key}"}, "PGPOOL_AES_KEY", "and so is PGPOOLKEYFILE"),
     ("bitnami", {"PGPOOL_MAX_POOL": "abc"}, "PGPOOL_PARAMS_MAX_POOL (from PGPOOL_MAX_POOL)", "'abc' is not a whole"),
-    ("bitnami", {"PGPOOL_SR_CHECK_USR": "x"}, "PGPOOL_SR_CHECK_USR", "did you mean PGPOOL_SR_CHECK_USER?"),
+    ("bitnami", {"PGPOOL_SIDECAR_LOGS": "x"}, "PGPOOL_SIDECAR_LOGS", "did you mean PGPOOL_SIDECAR_LOG?"),
+    ("official", {"PGPOOL_PATRONY": "on"}, "PGPOOL_PATRONY", "did you mean PGPOOL_PATRONI?"),
     ("bitnami", {"PGPOOL_ENABLE_LDAP": "yes"}, "PGPOOL_ENABLE_LDAP", "no LDAP client"),
     ("bitnami", {"PGPOOL_ENABLE_TLS": "yes"}, "ssl (from PGPOOL_ENABLE_TLS)", "set PGPOOL_ENABLE_TLS=no"),
     (
@@ -175,8 +192,21 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_ENABLE_LOAD_BALANCING": "maybe"}, "from PGPOOL_ENABLE_LOAD_BALANCING", "is not a boolean"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": "pg-0:5432"}, "PGPOOL_BACKEND_NODES", "an entry of another form"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a,0:b"}, "PGPOOL_BACKEND_NODES", "has the number 0 twice"),
-    ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a:99999"}, "PGPOOL_BACKENDS (from PGPOOL_BACKEND_NODES)", "'99999'"),
-    ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a?b"}, "node 0 (from PGPOOL_BACKEND_NODES)", "signs where none can be"),
+    (
+        "bitnami",
+        {"PGPOOL_BACKEND_NODES": "0:a:99999"},
+        "backend_port0 (from PGPOOL_BACKEND_NODES)",
+        "'99999' is not a port",
+    ),
+    (
+        "bitnami",
+        {"PGPOOL_BACKEND_NODES": "0:a?b"},
+        "backend_hostname0 (from PGPOOL_BACKEND_NODES)",
+        "signs where none can be",
+    ),
+    ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a:5432,1:a"}, "backend_hostname1 (from", "'a' is node 0 already"),
+    ("bitnami", {"PGPOOL_BACKEND_NODES": "0:a::x"}, "backend_weight0 (from", "'x' is not a number of 0 or more"),
+    ("official", {"PGPOOL_PARAMS_BACKEND_FLAG0": "ALWAYS_MASTER"}, "backend_flag0 (from", "write ALWAYS_PRIMARY"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": None}, "PGPOOL_BACKEND_NODES (not set)", "is required"),
     (
         "bitnami",
@@ -197,7 +227,7 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_SR_CHECK_PASSWORD_FILE": "/nowhere"}, "CHECK_PASSWORD_FILE", "so is PGPOOL_SR_CHECK_PASSWORD"),
     ("bitnami", {"PGPOOL_POSTGRES_USERNAME": "customuser"}, "role 'customuser'", "has a password in"),
     ("bitnami", {"PGPOOL_SR_CHECK_PASSWORD": "x" * 80}, "password of role 'customuser'", "80 bytes"),
-    ("bitnami", {"PGPOOL_USER_CONF_FILE": "{conf}"}, "PGPOOL_PARAMS_NOPE ({conf}, line 2)", "has no parameter 'nope'"),
+    ("bitnami", {"PGPOOL_USER_CONF_FILE": "{conf}"}, "PGPOOL_PARAMS_MAX_POOL ({conf}, line 2)", "is not a whole"),
     ("bitnami", {"PGPOOL_USER_CONF_FILE": "{bad}"}, "PGPOOL_USER_CONF_FILE ({bad}, line 1)", "is no line"),
     ("bitnami", {"PGPOOL_USER_HBA_FILE": "{hba}"}, "PGPOOL_HBA_FILE ({hba}, line 1)", "the method trust"),
     ("bitnami", {"PGPOOL_COMPAT": "none"}, "PGPOOL_BACKEND_NODES", "is not a setting"),
@@ -213,20 +243,19 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     (
         "official",
         {"PGPOOL_PARAMS_BACKEND_HOSTNAME0": '"db"'},
-        "node 0 (from PGPOOL_PARAMS_",
+        "backend_hostname0 (from PGPOOL_PARAMS_",
         "remove the quotes: they are",
     ),
     (
         "official",
         {"PGPOOL_PARAMS_BACKEND_PORT1": "'1'"},
-        "node 1 (from PGPOOL_PARAMS_BACKEND_PORT1)",
+        "backend_port1 (from PGPOOL_PARAMS_BACKEND_PORT1)",
         "remove the quotes",
     ),
-    ("official", {"PGPOOL_PARAMS_MAX_POLL": "1"}, "PGPOOL_PARAMS_MAX_POLL", "did you mean max_pool?"),
     ("official", {"PGPOOL_PARAMS_PORT_FILE": "{conf}", "PGPOOL_PARAMS_PORT": "1"}, "PORT_FILE", "keep one of the two"),
     ("official", {"PGPOOL_PARAMS_HEALTH_CHECK_PASSWORD": "AESabc"}, "health_check_password", "is encrypted"),
     ("official", {"PGPOOL_COMPAT": "official", "PGPOOL_PARAMS_BACKEND_HOSTNAME0": None}, "HOSTNAME0", "is required"),
-    ("official", {"POSTGRES_PASSWORD": None}, "PGPOOL_CHECK_USER", "no password"),
+    ("official", {"POSTGRES_PASSWORD": None}, "<X>_USERNAME (not set)", "no role is given"),
 ]
 
 
@@ -235,7 +264,7 @@ def test_what_cannot_be_had_or_contradicts_itself_is_refused_in_the_users_own_wo
     bare: Site, image: str, changes: dict[str, str | None], setting: str, what: str
 ) -> None:
     places = {
-        "conf": bare.file("conf", "# a comment\nnope = 1\n"),
+        "conf": bare.file("conf", "# a comment\nmax_pool = many\n"),
         "bad": bare.file("bad", "max_pool == 1\n"),
         "hba": bare.file("hba", "local all all trust\n"),
         "key": bare.file("key", "a key"),
@@ -249,6 +278,39 @@ def test_what_cannot_be_had_or_contradicts_itself_is_refused_in_the_users_own_wo
     assert what in said
     for secret in ("custompassword", "adminpassword", "postgres % pass", "AESabc"):
         assert secret not in said
+
+
+EMPTY = ("LISTEN_ADDRESSES", "PORT", "SR_CHECK_PERIOD", "FAILOVER_ON_BACKEND_ERROR", "BACKEND_PORT0", "BACKEND_WEIGHT0")
+
+
+def test_what_has_a_default_in_the_official_image_has_it_when_it_is_empty_too(bare: Site) -> None:
+    before = given(bare, OFFICIAL).conf()
+    assert given(bare, {}, **{f"PGPOOL_PARAMS_{name}": "" for name in EMPTY}).conf() == before
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        {"PGPOOL_POSTGRES_PASSWORD_FILE": ""},
+        {"PGPOOL_POSTGRES_PASSWORD": "", "PGPOOL_POSTGRES_PASSWORD_FILE": "{file}"},
+    ],
+)
+def test_of_a_variable_and_its_file_an_empty_one_does_not_count(bare: Site, pair: dict[str, str]) -> None:
+    file = bare.file("password", BITNAMI["PGPOOL_POSTGRES_PASSWORD"])
+    given(bare, BITNAMI, **{name: value.format(file=file) for name, value in pair.items()})
+    assert roles(bare) == foreign.COMPOSE.roles
+
+
+def test_a_fault_in_a_mounted_pgpool_conf_is_told_with_its_line_and_without_its_text(bare: Site) -> None:
+    place = {**foreign.MOUNTED.placed(bare.root)}
+    with (bare.root / "config/pgpool.conf").open("a") as conf:
+        conf.write("backend_flag0 = 'S3CRET'\n")
+    number = len((bare.root / "config/pgpool.conf").read_text().splitlines())
+    problem = given(bare, place).problem()
+    assert problem.setting == "backend_flag0"
+    assert problem.origin.endswith(f"pgpool.conf, line {number}")
+    assert "is not of the flags ALLOW_TO_FAILOVER, " in problem.what
+    assert "S3CRET" not in str(problem)
 
 
 @pytest.mark.parametrize("name", foreign.WITHOUT_CERTIFICATE)

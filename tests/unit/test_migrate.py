@@ -237,9 +237,121 @@ def value(name: str, value: str) -> dict[str, str]:
 
 NODES = value("PGPOOL_BACKEND_NODES", "0:a,1:b")
 HOST = value("PGPOOL_PARAMS_BACKEND_HOSTNAME0", "a")
+FIELD = {"valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 CONFIG_MAP = {"valueFrom": {"configMapKeyRef": {"name": "db", "key": "x"}}}
 ROLE = ("POSTGRES_USERNAME", "POSTGRES_PASSWORD")
 MOUNTED_FILES = "may have pgpool.conf, pool_hba.conf or a certificate"
+
+
+CHART = """
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: db-pgpool
+  namespace: shop
+spec:
+  template:
+    spec:
+      containers:
+        - name: pgpool
+          image: registry-1.docker.io/bitnami/pgpool:4.6.3
+          env:
+            - name: NAMESPACE
+              valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+            - name: ROLE
+              valueFrom: {secretKeyRef: {name: roles, key: check}}
+            - name: PGPOOL_BACKEND_NODES
+              value: 0:db-0.db.$(NAMESPACE).svc:5432,1:db-1.db.$(NAMESPACE).svc:5432,
+            - name: PGPOOL_SR_CHECK_USER
+              value: $(ROLE)
+            - name: PGPOOL_SR_CHECK_PASSWORD_FILE
+              value: /opt/bitnami/pgpool/secrets/sr-check-password
+            - name: PGPOOL_POSTGRES_PASSWORD_FILE
+              value: /opt/secrets/password
+            - name: PGPOOL_ADMIN_PASSWORD_FILE
+              value: /opt/all/admin
+            - name: PGPOOL_LOG_LINE_PREFIX
+              value: "$$(NAMESPACE) %m $ "
+          volumeMounts:
+            - name: passwords
+              mountPath: /opt/bitnami/pgpool/secrets/sr-check-password
+              subPath: sr-check-password
+            - name: some
+              mountPath: /opt/secrets
+            - name: projected
+              mountPath: /opt/all/
+      volumes:
+        - name: passwords
+          secret: {secretName: db-pgpool}
+        - name: some
+          secret: {secretName: db-postgresql, items: [{key: postgres, path: password}]}
+        - name: projected
+          projected: {sources: [{configMap: {name: x}}, {secret: {name: db-admin}}]}
+"""
+"""As the chart postgresql-ha has it, and more kinds of volumes."""
+
+
+def test_a_manifest_is_filled_in_as_kubernetes_does(catalogue: Catalogue) -> None:
+    migration = migrate(read_source(CHART), catalogue)
+    assert migration.settings["PGPOOL_BACKENDS"] == "db-0=db-0.db.shop.svc:5432,db-1=db-1.db.shop.svc:5432"
+    assert migration.settings["PGPOOL_PARAMS_LOG_LINE_PREFIX"] == "$(NAMESPACE) %m $ "
+    assert "$(" not in as_text(migration).replace("$(NAMESPACE) %m", "")
+    assert migration.secrets == {
+        "pgpool-users": {"postgres": "the content of /opt/secrets/password: key postgres of the Secret db-postgresql"},
+        "pgpool-user-1": {
+            "username": "the value of PGPOOL_SR_CHECK_USER: key check of the Secret roles",
+            "password": "the content of /opt/bitnami/pgpool/secrets/sr-check-password: "
+            "key sr-check-password of the Secret db-pgpool",
+        },
+        "pgpool-pcp": {"password": "the content of /opt/all/admin: key admin of the Secret db-admin"},
+    }
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        [value("PGPOOL_BACKEND_NODES", "0:$(NOBODY)"), "PGPOOL_POSTGRES_PASSWORD"],
+        ["HOST", value("PGPOOL_BACKEND_NODES", "0:$(HOST)"), "PGPOOL_POSTGRES_PASSWORD"],
+        ["PASSWORD_OF", value("PGPOOL_BACKEND_NODES", "0:a$(PASSWORD_OF)"), "PGPOOL_POSTGRES_PASSWORD"],
+        [value("PGPOOL_BACKEND_NODES", "0:$(LATER)"), value("LATER", "a"), "PGPOOL_POSTGRES_PASSWORD"],
+        [{"name": "IP", **FIELD}, value("PGPOOL_BACKEND_NODES", "0:$(IP)"), "PGPOOL_POSTGRES_PASSWORD"],
+    ],
+)
+def test_a_manifest_that_refers_to_what_is_not_in_it_is_told(
+    variables: list[dict[str, Any] | str], catalogue: Catalogue
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"PGPOOL_BACKEND_NODES \(manifest\)\n +has a value that is not here"):
+        migrate(read_source(deployment(*variables, image="bitnami/pgpool")), catalogue)
+
+
+def test_the_name_of_the_image_tells_whose_manifest_it_is(catalogue: Catalogue) -> None:
+    mounted = {"volumeMounts": [{"name": "conf", "mountPath": "/config"}]}
+    for image in ("pgpool/pgpool:4.4.3", "docker.io/pgpool/pgpool", "pgpool/pgpool@sha256:0"):
+        with pytest.raises(ConfigurationError, match=r"may have pgpool.conf"):
+            migrate(read_source(deployment(image=image, **mounted)), catalogue)
+    for image in ("my/pgpool", "pgpool/pgpool_exporter"):
+        with pytest.raises(ConfigurationError, match="is not an environment of"):
+            migrate(read_source(deployment(image=image, **mounted)), catalogue)
+
+
+def test_a_compose_file_is_told_from_what_can_be_read(catalogue: Catalogue) -> None:
+    with pytest.raises(ConfigurationError, match=r"is a compose file, .*\n.* docker inspect"):
+        migrate(read_source("services:\n  pgpool:\n    image: bitnami/pgpool\n"), catalogue)
+
+
+def test_two_passwords_of_a_role_are_refused_or_told_where_nobody_knows_whether_they_differ(
+    catalogue: Catalogue,
+) -> None:
+    passwords = ("PGPOOL_SR_CHECK_PASSWORD", "PGPOOL_POSTGRES_PASSWORD")
+    twice = deployment(NODES, value("PGPOOL_SR_CHECK_USER", "postgres"), *passwords)
+    migration = migrate(read_source(twice), catalogue)
+    (told,) = [each for each in migration.differences if "'postgres' has its password twice" in each]
+    assert told.endswith("must be the same")
+    assert len(migration.secrets["pgpool-users"]) == 1
+    known = "PGPOOL_BACKEND_NODES=0:a\nPGPOOL_SR_CHECK_USER=postgres\nPGPOOL_SR_CHECK_PASSWORD=S3CRET 1\n"
+    with pytest.raises(ConfigurationError, match="has another password in the value of") as error:
+        migrate(read_source(f"{known}PGPOOL_POSTGRES_PASSWORD=S3CRET 2\n"), catalogue)
+    assert "S3CRET" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -454,3 +566,10 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     for name, what in (("none", "No such file"), ("latin", "is not UTF-8 text")):
         with pytest.raises(ConfigurationError, match=what):
             run(["migrate", str(tmp_path / name)], {}, Log("test", io.StringIO()))
+
+
+def test_lines_of_a_pool_hba_conf_that_will_be_refused_are_told(bare: Site, catalogue: Catalogue) -> None:
+    file = bare.file("hba", "local all all trust\nhost all all all scram-sha-256\nhost all all all md5\n")
+    env = foreign.COMPOSE.environment | {"PGPOOL_USER_HBA_FILE": str(file)}
+    told = [each for each in migrate(Source(env, {}), catalogue).differences if "will be refused" in each]
+    assert [each.partition(":")[0] for each in told] == [f"line {line} of {file} will be refused" for line in (1, 3)]
