@@ -1,5 +1,6 @@
 """The command line of pgpool-sidecar: one of the two places that read the process's environment."""
 
+import atexit
 import errno
 import json
 import os
@@ -22,6 +23,7 @@ from entrypoint.settings import SIDECAR_HTTP
 from sidecar.assembly import Sidecar
 from sidecar.desired import read_desired
 from sidecar.drift import compare
+from sidecar.events import Unblocking
 from sidecar.login import QueryError
 from sidecar.options import Options, load_options
 from sidecar.status import STATUS, State
@@ -61,7 +63,15 @@ def main() -> NoReturn:
     """Run, and exit with the status of errors.ExitCode."""
     # A core dump would hold every password.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _unblock_stderr()
     finish(lambda: run(sys.argv[1:], os.environ), Log(NAME, sys.stderr))
+
+
+def _unblock_stderr() -> None:
+    """Whoever writes there, a traceback too, waits for no collector that does not read."""
+    stderr = Unblocking(sys.stderr.fileno())
+    atexit.register(stderr.drain)
+    sys.stderr = stderr
 
 
 def run(arguments: Sequence[str], env: Mapping[str, str]) -> int:

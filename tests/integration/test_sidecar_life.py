@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,46 @@ def test_it_ends_cleanly_while_pcp_hangs(scene: Scene, number: signal.Signals) -
         scene.rotate("a new % password")
         scene.sidecar.wait_until_logged("rotation.published")
         stop_soon(scene.sidecar, number)
+
+
+@contextmanager
+def unread_pipe() -> Iterator[int]:
+    """The writing end of a pipe that is full and stays so."""
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(writer, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * 4096)
+        os.set_blocking(writer, True)
+        yield writer
+    finally:
+        os.close(writer)
+        os.close(reader)
+
+
+@ENDS
+def test_it_works_and_ends_although_nobody_reads_its_log(scene: Scene, number: signal.Signals) -> None:
+    assert scene.sidecar.stop() == 0
+    own = {"PGPOOL_RUN_DIR": str(scene.pod.run_dir), "PGPOOL_SIDECAR_HTTP": f"127.0.0.1:{scene.sidecar.port}"}
+    with unread_pipe() as full:
+        process = subprocess.Popen(
+            sidecar_command(), env=complete_environment(own, scene.pod.pgpool_bin), cwd=REPOSITORY, stderr=full
+        )
+        try:
+            scene.alter("a new % password")
+            scene.publish("a new % password")
+            wait_until(
+                lambda: scene.knows("a new % password") and scene.sidecar.status()["state"] == "in_sync",
+                timeout=30,
+                failure=lambda: str(scene.sidecar.status()),
+            )
+            assert scene.sidecar.get("/livez")[0] == 200
+            process.send_signal(number)
+            assert process.wait(SOON) == 0
+        finally:
+            process.kill()
+            process.wait()
 
 
 # --- pgpool comes and goes ------------------------------------------------------------------------------------------

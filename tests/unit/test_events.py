@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrypoint.secret import Secret
-from sidecar.events import Events, Format
+from sidecar.events import Events, Format, Unblocking
 
 NOW = datetime(2026, 11, 23, 19, 35, 4, 403999, tzinfo=UTC)
 HEAD = "ts=2026-11-23T19:35:04.403Z level=info event="
@@ -166,3 +169,67 @@ def test_a_closed_pipe_stops_nobody() -> None:
             raise BrokenPipeError
 
     Events(Broken(), "logfmt", lambda: NOW).error("nobody.listens")
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe of 64 KiB; a thread that still writes to it ends with the reader."""
+    reader, writer = os.pipe()
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+        time.sleep(0.05)
+        os.close(writer)
+
+
+def read_lines(reader: int, last: str) -> list[str]:
+    """All lines up to one that ends so."""
+    text = ""
+    while not text.endswith(f"{last}\n"):
+        text += os.read(reader, 65536).decode()
+    return text.splitlines()
+
+
+def test_nobody_waits_for_a_reader_and_what_is_dropped_is_counted() -> None:
+    with pipe() as (reader, writer):
+        stream = Unblocking(writer)
+        events = Events(stream, "logfmt", lambda: NOW)  # type: ignore[arg-type]  # all of TextIO that it uses
+        begin = time.monotonic()
+        for number in range(4000):
+            events.info("x", number=number, filler="f" * 100)
+        stream.drain()
+        assert time.monotonic() - begin < 2
+        text = "".join(os.read(reader, 65536).decode() for _ in range(3))
+        stream.drain()  # now there is room
+        events.info("x", number=4000)
+        events.info("x", number="last")
+        lines = [parse(line) for line in (text + "\n".join(read_lines(reader, "last"))).splitlines()]
+    expected = 0
+    for line in lines[:-1]:
+        expected += int(line.get("dropped", 0))
+        assert int(line["number"]) == expected
+        expected += 1
+    assert expected == 4001
+    assert "dropped" in lines[-2]
+    assert 1024 <= len(lines) < 4000
+
+
+def test_what_waits_is_written_before_the_end() -> None:
+    with pipe() as (reader, writer):
+        stream = Unblocking(writer)
+        for number in range(500):
+            stream.write(f"{number}\n")
+        stream.write("\udcff 'п'\n")
+        stream.drain()
+        assert read_lines(reader, "'п'") == [*map(str, range(500)), "\\udcff 'п'"]
+
+
+def test_a_reader_that_left_stops_nobody() -> None:
+    with pipe() as (reader, writer):
+        stream = Unblocking(writer)
+        os.dup2(writer, reader)  # no reader is left
+        assert stream.write("x\n") == 2
+        begin = time.monotonic()
+        stream.drain()
+        assert time.monotonic() - begin < 0.2
