@@ -26,6 +26,9 @@ _TEXT = "text/plain; charset=utf-8"
 _SOCKET_SECONDS = 5.0
 """How long a client may keep silent, or not read."""
 _CONNECTIONS = 32
+_CUTS = 5
+_CUT_SECONDS = 0.2
+"""How long a connection that was cut may take to make room."""
 _FRESH = 1.0
 _PATIENCE = 0.8
 """kubelet's own patience is 1 s by default."""
@@ -136,7 +139,10 @@ def _json(document: Mapping[str, object]) -> Page:
 
 def _metrics(registry: CollectorRegistry, accept: str) -> Page:
     """Prometheus' text or OpenMetrics, whichever is asked for."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # it compares the version's parts with numbers
+        encode, content_type = choose_encoder("")
     return Page(HTTPStatus.OK, content_type, encode(registry))
 
 
@@ -165,7 +171,8 @@ class _Server(ThreadingHTTPServer):
         self.pages = pages
         self._slots = threading.BoundedSemaphore(_CONNECTIONS)
         self._lock = threading.Lock()
-        self._open: dict[socket.socket, None] = {}
+        self._uncut: dict[socket.socket, None] = {}
+        """The open connections but for those that were cut, the oldest first."""
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -176,13 +183,11 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  # typeshed's signature
         """Hand the connection to a thread of its own."""
-        if not self._slots.acquire(blocking=False):
-            self._cut_oldest()
-            if not self._slots.acquire(timeout=1):
-                self.shutdown_request(request)
-                return
+        if not self._make_room():
+            self.shutdown_request(request)
+            return
         with self._lock:
-            self._open[request] = None
+            self._uncut[request] = None
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # no further thread can be had
@@ -203,13 +208,24 @@ class _Server(ThreadingHTTPServer):
 
     def _forget(self, request: socket.socket) -> None:
         with self._lock:
-            del self._open[request]
+            self._uncut.pop(request, None)
         self._slots.release()
+
+    def _make_room(self) -> bool:
+        """Take a slot. Who is cut makes room when reading or writing, but not while the page is slow: then the next."""
+        if self._slots.acquire(blocking=False):
+            return True
+        for _ in range(_CUTS):
+            self._cut_oldest()
+            if self._slots.acquire(timeout=_CUT_SECONDS):
+                return True
+        return False
 
     def _cut_oldest(self) -> None:
         with self._lock:
-            oldest = next(iter(self._open), None)
+            oldest = next(iter(self._uncut), None)
             if oldest is not None:
+                del self._uncut[oldest]
                 # Not closed: its thread does that, once its read or write has ended.
                 with suppress(OSError):
                     oldest.shutdown(socket.SHUT_RDWR)
@@ -245,7 +261,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _page(self) -> Page:
         pages = self.server.pages
-        answer = pages.get(urlsplit(self.path).path)
+        try:
+            path = urlsplit(self.path).path
+        except ValueError:
+            return Page(HTTPStatus.BAD_REQUEST, _TEXT, b"not a path\n")
+        answer = pages.get(path)
         if answer is None:
             return Page(HTTPStatus.NOT_FOUND, _TEXT, "".join(f"{path}\n" for path in pages).encode())
         return answer(self.headers.get("Accept", ""))

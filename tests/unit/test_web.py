@@ -119,6 +119,16 @@ def test_metrics_come_in_the_form_that_is_asked_for(port: int) -> None:
     assert [family.name for family in openmetrics] == ["of_tests"]
 
 
+@pytest.mark.parametrize("version", ["x", "", "1.x", "1.0.0;escaping=x", "99.0", "1.0.0.0", "-1", "٣"])
+def test_metrics_come_as_text_to_who_asks_for_a_version_that_is_none(port: int, version: str) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        accept = f"application/openmetrics-text;version={version}"
+        client.sendall(f"GET /metrics HTTP/1.0\r\nAccept: {accept}\r\n\r\n".encode())
+        answer = client.makefile("rb").read().decode()
+    assert answer.startswith("HTTP/1.0 200 ")
+    assert "of_tests_total 1.0" in answer
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_head_is_get_without_a_body(port: int, path: str) -> None:
     get, head = ask(port, path), ask(port, path, method="HEAD")
@@ -132,6 +142,16 @@ def test_an_unknown_path_is_told_which_there_are(port: int, path: str) -> None:
     reply = ask(port, path)
     assert reply.status == 404
     assert reply.body.splitlines() == PATHS
+
+
+@pytest.mark.parametrize("path", ["http://[::1", "http://[x]/livez"])
+def test_what_is_no_path_is_a_bad_request(port: int, capsys: pytest.CaptureFixture[str], path: str) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answer = client.makefile("rb").read().decode()
+    assert answer.startswith("HTTP/1.0 400 ")
+    assert answer.endswith("\r\n\r\nnot a path\n")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_other_methods_are_refused(port: int) -> None:
@@ -171,6 +191,31 @@ def test_silent_and_slow_clients_block_nobody(port: int) -> None:
         started = time.monotonic()
         assert ask(port, "/livez").status == 200
         assert time.monotonic() - started < 1
+
+
+def test_slow_pages_of_the_oldest_clients_keep_nobody_out(pod: Pod) -> None:
+    finish = threading.Event()
+
+    def slow() -> Mapping[str, object]:
+        assert finish.wait(10)
+        return {}
+
+    with ExitStack() as stack:
+        web = stack.enter_context(Web(("127.0.0.1", 0), pages(replace(pod.sources(), status=slow))))
+        stack.callback(finish.set)
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(("127.0.0.1", web.port), timeout=10))
+
+        for _ in range(2):
+            connect().sendall(b"GET /status HTTP/1.0\r\n\r\n")
+        time.sleep(0.1)
+        for _ in range(30):
+            connect()
+        for _ in range(3):
+            started = time.monotonic()
+            assert ask(web.port, "/livez").status == 200
+            assert time.monotonic() - started < 1
 
 
 def test_the_number_of_threads_is_bounded(port: int) -> None:
