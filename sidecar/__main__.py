@@ -143,7 +143,7 @@ def _pass(sidecar: Sidecar) -> int:
             status = replace(
                 status, state=State.DEGRADED, reason=f"the check role cannot log in through pgpool: {error}"
             )
-    sys.stdout.write(json.dumps(status.document(), ensure_ascii=False) + "\n")
+    sys.stdout.write(f"{status.text()}\n")
     return ExitCode.OK if status.state is State.IN_SYNC and status.restart is None else ExitCode.NO
 
 

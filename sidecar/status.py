@@ -68,10 +68,14 @@ class Status:
             document[name] = document[name] and shown(document[name])
         return document
 
+    def text(self, *, indent: int | None = None) -> str:
+        """As JSON; of a file name that is not UTF-8, the escapes that JSON has for it."""
+        text = json.dumps(self.document(), indent=indent, ensure_ascii=False)
+        return text.encode(errors="backslashreplace").decode()
+
     def write(self, run_dir: Path) -> None:
         """Write status.json by rename. Raises OSError."""
-        text = json.dumps(self.document(), indent=1, ensure_ascii=False)
-        replace_file(run_dir / STATUS, f"{text}\n".encode(), durable=False)
+        replace_file(run_dir / STATUS, f"{self.text(indent=1)}\n".encode(), durable=False)
 
 
 def shown(digest: str) -> str:

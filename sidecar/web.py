@@ -113,7 +113,8 @@ class Web:
 
 def _verdict(verdict: Verdict) -> Page:
     status = HTTPStatus.OK if verdict.good else HTTPStatus.SERVICE_UNAVAILABLE
-    return Page(status, _TEXT, f"{' '.join(verdict.reason.split())}\n".encode())
+    # A reason may name a file, whose name need not be UTF-8.
+    return Page(status, _TEXT, f"{' '.join(verdict.reason.split())}\n".encode(errors="backslashreplace"))
 
 
 def _shared(judge: Callable[[], Verdict], clock: Callable[[], float]) -> Answer:

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,17 @@ def test_the_file_holds_the_document_and_is_nobody_elses(tmp_path: Path) -> None
     assert text.endswith("}\n")
     assert stat.S_IMODE((tmp_path / STATUS).stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == [STATUS]
+
+
+def test_a_file_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
+    """Python has its bytes as lone surrogates, which UTF-8 does not."""
+    status = replace(FULL, reason="/users/п\udcff: has no file `username`")
+    status.write(tmp_path)
+    text = (tmp_path / STATUS).read_bytes().decode()
+    assert "/users/п\\udcff: has" in text
+    for each in (text, status.text()):
+        assert each.encode()
+        assert json.loads(each)["reason"] == status.reason
 
 
 def test_a_status_is_replaced_as_a_whole(tmp_path: Path) -> None:

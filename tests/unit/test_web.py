@@ -108,6 +108,13 @@ def test_the_status_is_json_without_secrets(port: int) -> None:
     assert reply.headers["Content-Type"] == "application/json"
 
 
+def test_a_file_name_that_is_not_utf_8_is_escaped(pod: Pod) -> None:
+    pod.ready = Verdict(True, "/users/п\udcff: has no file")
+    with Web(("127.0.0.1", 0), pages(replace(pod.sources(), status=lambda: {"reason": pod.ready.reason}))) as web:
+        assert ask(web.port, "/readyz").body == "/users/п\\udcff: has no file\n"
+        assert json.loads(ask(web.port, "/status").body) == {"reason": pod.ready.reason}
+
+
 def test_metrics_come_in_the_form_that_is_asked_for(port: int) -> None:
     reply = ask(port, "/metrics")
     assert reply.headers["Content-Type"].startswith("text/plain; version=")

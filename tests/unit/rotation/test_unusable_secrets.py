@@ -1,11 +1,12 @@
 """Secrets that cannot be used."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sidecar.status import State
+from sidecar.status import STATUS, State
 from support.secret_volume import SecretVolume
 from support.settled import AFTER, BEFORE, DAY, in_sync, live, rotate, settled, value
 from support.simulation import World
@@ -54,6 +55,24 @@ def test_a_secret_that_cannot_be_used_changes_nothing_and_its_return_needs_no_re
     world.run(20)
     assert world.faults({**BEFORE, "app": "app 1%"}) == []
     assert (world.pgpool.reloads, live(world)) == (0, before)
+
+
+def test_a_directory_whose_name_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    world = settled(World(tmp_path, BEFORE))
+    bad = world.users / "of-\udcff"
+    bad.mkdir()
+    (bad / "password").write_bytes(b"app 1%")
+    world.run(20)
+    assert world.status.state is State.INVALID
+    written = json.loads((world.run_dir / STATUS).read_bytes())
+    assert written["state"] == "invalid"
+    assert f"{bad}" in written["reason"]
+    (line,) = world.events("level=error")
+    assert "of-\\udcff" in line
+    (bad / "password").unlink()
+    bad.rmdir()
+    world.run(20)
+    assert world.faults(BEFORE) == []
 
 
 def test_a_users_secret_that_is_emptied_altogether_changes_nothing(tmp_path: Path) -> None:
