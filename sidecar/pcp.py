@@ -6,7 +6,7 @@ its name: names of databases and roles may contain blanks, and columns move from
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeVar
 
@@ -18,6 +18,10 @@ Record = Mapping[str, str]
 
 WAITING, CONNECTING = "Wait for connection", "Connecting"
 """What Process.status says of a child without a client (src/utils/pool_process_reporting.c)."""
+
+_PROCESS_END = frozenset({"Client connection count", "Connected", "PID", "Backend ID", "Status"})
+"""What follows the names in a record of pcp_proc_info. To forge these lines takes more than the 126 bytes of two names
+(POOL_REPORT_POOLS, src/include/pcp/libpcp_ext.h): each has 28 bytes before its value."""
 
 _SUCCESS = "Command Successful"
 _AWAY = ("connection to ", "unable to read data from socket", "sending data to backend failed")
@@ -188,7 +192,7 @@ def parse_processes(text: str) -> tuple[Process, ...]:
     """What `pcp_proc_info -a -v` printed. Raises ValueError or KeyError."""
     if not text:
         raise ValueError("says nothing, not even that there is no process")
-    return tuple(_process(record) for record in _records(text))
+    return tuple(_process(record) for record in _records(text, _PROCESS_END))
 
 
 def parse_parameters(text: str) -> dict[str, str]:
@@ -257,7 +261,25 @@ def _process(record: Record) -> Process:
     )
 
 
-def _records(text: str) -> Sequence[Record]:
-    """The blocks of `Label   : value` lines, apart by an empty line."""
-    blocks = [re.findall(r"^([A-Z][A-Za-z ]*?) *: (.*)$", block, re.MULTILINE) for block in text.split("\n\n")]
-    return [dict(block) for block in blocks if block]
+def _records(text: str, last: frozenset[str] = frozenset()) -> list[Record]:
+    """The blocks of `Label   : value` lines, apart by an empty line. Raises ValueError.
+
+    A block without all the labels of `last` is none of pgpool's own making: an empty line in a name ends it, and the
+    record goes on with the next. Labels count only with pgpool's own padding, and the last line of a label counts.
+    """
+    column = text.find(": ")
+    records: list[Record] = []
+    begun: dict[str, str] = {}
+    for block in text.split("\n\n"):
+        found = {
+            line[:column].rstrip(): line[column + 2 :]
+            for line in block.split("\n")
+            if column > 0 and line[column : column + 2] == ": "
+        }
+        begun |= found
+        if found and found.keys() >= last:
+            records.append(begun)
+            begun = {}
+    if begun:
+        raise ValueError("ends within a record")
+    return records

@@ -125,7 +125,8 @@ class Pool:
                 raise PcpError("pcp_attach_node", "no child was replaced", away=False)
 
     def _children(self) -> Mapping[int, Process]:
-        return {process.pid: process for process in self._insist(self._pcp.processes)}
+        # 0 is the place of a child that is not there.
+        return {process.pid: process for process in self._insist(self._pcp.processes) if process.pid}
 
     def renew_checks(self, nodes: int) -> tuple[int, ...]:
         """Have the checks of the first `nodes` nodes log in with the password of now; return those that did not begin.

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from entrypoint.secret import Secret
-from integration.conftest import CreateRole
 from sidecar.pcp import Pcp, PcpError
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, NewPod, Pod
 from support.postgres import PostgresServer
 
-DATABASE = "a db : of 100%"
+DATABASES = [("a db : of 100%", "a db : of 100%"), ("x\n\nDatabase : y\nPID      : abc", "x")]
+"""Each with what is seen of it."""
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +56,20 @@ def test_nodes_are_as_pgpool_sees_them(serving: tuple[Pod, Pgpool], postgres: Po
     assert pcp.health_checks(1).success_count == 0
 
 
+@pytest.mark.parametrize(("database", "seen"), DATABASES)
 def test_a_session_shows_in_its_process(
-    serving: tuple[Pod, Pgpool], postgres: PostgresServer, create_role: CreateRole
+    serving: tuple[Pod, Pgpool], postgres: PostgresServer, database: str, seen: str
 ) -> None:
     pod, pgpool = serving
-    postgres.create_database(DATABASE)
+    postgres.create_database(database)
     try:
-        with pgpool.connect(APP_ROLE, APP_PASSWORD, DATABASE) as session:
+        with pgpool.connect(APP_ROLE, APP_PASSWORD, database) as session:
             session.execute("SELECT 1")
             (used,) = [each for each in pod.pcp().processes() if each.connected and each.backend_id == 0]
-            assert (used.database, used.username, used.status) == (DATABASE, APP_ROLE, "Idle")
+            assert (used.database, used.username, used.status) == (seen, APP_ROLE, "Idle")
             assert len({each.pid for each in pod.pcp().processes()}) == 2
     finally:
-        postgres.drop_database(DATABASE)
+        postgres.drop_database(database)
 
 
 def test_parameters_are_those_in_force_after_a_reload(serving: tuple[Pod, Pgpool]) -> None:

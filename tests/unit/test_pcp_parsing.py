@@ -105,6 +105,43 @@ def test_a_process_is_read_whatever_its_database_is_called(database: str) -> Non
     assert first.connected
 
 
+PAD = "{:26}: {}"
+"""A label as pgpool pads it."""
+
+
+@pytest.mark.parametrize(
+    ("database", "username"),
+    [
+        ("x\n\nDatabase : y\nPID      : abc", "a"),
+        ("x\n\nPID : 1\nStatus : \nConnected : 1\nBackend ID : 1", "a"),
+        ("\n\n", "\n\n"),
+        ("\n", "\n"),
+        (f"\n\n{PAD.format('PID', 'abc')}\n\n", "a"),
+        (f"\n{PAD.format('PID', '1')}\n{PAD.format('Status', 'x')}\n\n", f"\n{PAD.format('Connected', '')}\n\n"),
+        (f"x\n\n{PAD.format('Database', 'y')}\n{PAD.format('PID', '1')}", f"x\n\n{PAD.format('Database', 'y')}"),
+        (f"{PAD.format('Load balance node', '1')}\n\n", f"\n{PAD.format('Load balance node', '1')}\n\n"),
+        ("No process information available\n\n", "a"),
+        ("a\x0bPID : 1\x1cb\u2028c", "a\x85b"),
+    ],
+)
+def test_no_name_hides_or_invents_a_process(database: str, username: str) -> None:
+    assert len(database.encode()) + len(username.encode()) <= 126
+    odd = PROCESS.format(database=database).replace("a : role", username)
+    usual = PROCESS.format(database="app").replace("25716", "25717")
+    for listing in ([odd], [odd, usual], [usual, odd], [odd, odd, usual, odd]):
+        processes = parse_processes("\n".join(listing) + "\n")
+        assert [each.pid for each in processes] == [25716 if each == odd else 25717 for each in listing]
+        assert {(each.client_connections, each.backend_id, each.connected) for each in processes} == {(2, 0, True)}
+        assert {each.status for each in processes} == {"Wait for connection"}
+
+
+def test_a_listing_that_breaks_off_is_refused() -> None:
+    whole = PROCESS.format(database="app") + "\n"
+    for end in ("Backend ID", "Username", "Status"):
+        with pytest.raises((ValueError, KeyError)):
+            parse_processes(whole + whole[: whole.index(end)])
+
+
 def test_no_process_is_an_answer_and_nothing_is_none() -> None:
     assert parse_processes("No process information available\n\n") == ()
     with pytest.raises(ValueError, match="says nothing"):

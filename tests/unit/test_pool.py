@@ -81,7 +81,13 @@ def test_a_child_that_let_a_client_in_may_have_lost_its_mark(
 
 
 def test_it_is_not_tried_without_end() -> None:
-    listings = [[(pid, WAITING, 0), (9, WAITING, served)] for pid, served in enumerate(range(100))]
+    listings = [[(pid, WAITING, 0), (9, WAITING, served)] for pid, served in enumerate(range(100), 1)]
     pgpool = Pgpool(*listings)
     Pool(pgpool, nobody, sleep=lambda _: None).retire()
     assert pgpool.rounds == 3
+
+
+def test_a_child_that_is_not_there_is_not_waited_for() -> None:
+    pgpool = Pgpool([(0, WAITING, 0), (9, BUSY, 5)])
+    Pool(pgpool, nobody, patience=0, sleep=lambda _: None).retire()
+    assert pgpool.rounds == 1
