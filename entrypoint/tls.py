@@ -94,7 +94,7 @@ def _faults(files: Mapping[str, bytes], now: datetime, warnings: list[str]) -> I
     leaf = None
     try:
         leaf = x509.load_pem_x509_certificates(files["tls.crt"])[0]
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         yield Fault("tls.crt", "holds no certificate in PEM", "put the certificate and its chain there")
     pair = list(_pair_faults(leaf, files["tls.key"]))
     if leaf is not None and not pair:
@@ -103,7 +103,7 @@ def _faults(files: Mapping[str, bytes], now: datetime, warnings: list[str]) -> I
     if files.get("ca.crt"):
         try:
             x509.load_pem_x509_certificates(files["ca.crt"])
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             yield Fault("ca.crt", "holds no certificate in PEM", "put the authority's certificate there, or remove it")
         else:
             yield from _refused_authority(files["ca.crt"])

@@ -1,9 +1,11 @@
 """Certificates that pgpool would meet with a mere warning."""
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from entrypoint import tls
 from entrypoint.errors import Problem, Problems
@@ -73,6 +75,22 @@ def test_junk_is_told_for_each_file(authority: Authority, junk: bytes) -> None:
         [("/tls/ca.crt", "holds no certificate in PEM", "put the authority's certificate there, or remove it")],
         [],
     )
+
+
+def of_version_6(certificate: bytes) -> bytes:
+    der = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
+    broken = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1)
+    assert broken != der
+    return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(broken) + b"-----END CERTIFICATE-----\n"
+
+
+def test_certificates_of_a_version_that_is_none_are_told(authority: Authority) -> None:
+    files = authority.issue().files()
+    for name in ("tls.crt", "ca.crt"):
+        problems, _ = check({**files, name: of_version_6(files[name])})
+        assert [(where, what) for where, what, _ in problems] == [(f"/tls/{name}", "holds no certificate in PEM")]
+    problems, _ = check({**files, "tls.crt": files["tls.crt"] + of_version_6(authority.certificate)})
+    assert [where for where, _, _ in problems] == ["/tls/tls.crt"]
 
 
 def test_an_empty_authority_counts_as_none(authority: Authority) -> None:
