@@ -198,10 +198,11 @@ SIDECAR_RESTART_SPREAD = Setting(
 )
 SIDECAR_REREAD = Setting(
     name="PGPOOL_SIDECAR_REREAD",
-    parse=values.duration,
+    parse=values.period,
     default="10s",
     shape="duration",
-    help=f"How often the sidecar reads the Secrets again even when nothing told it of a change. {_OWN}",
+    help="How often the sidecar reads the Secrets again even when nothing told it of a change; at least `100ms`. "
+    f"{_OWN}",
 )
 SIDECAR_REMOVAL_GRACE = Setting(
     name="PGPOOL_SIDECAR_REMOVAL_GRACE",

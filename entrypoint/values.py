@@ -10,6 +10,7 @@ from entrypoint.secret import Secret
 
 MAX_PCP_PASSWORD_BYTES = 120
 """The pcp tools read a line of 320 bytes from PCPPASSFILE (LINELEN, src/libs/pcp/pcp.c), escapes included."""
+MIN_PERIOD_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,14 @@ def duration(value: str) -> float:
     if match is None:
         raise InvalidValueError("is not a duration", "write a whole number with a unit: ms, s, min or h")
     return int(match[1]) * {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}[match[2]]
+
+
+def period(value: str) -> float:
+    """Seconds between two of something that would keep a CPU busy if it never rested."""
+    seconds = duration(value)
+    if seconds < MIN_PERIOD_SECONDS:
+        raise InvalidValueError("is too short", f"write at least {MIN_PERIOD_SECONDS * 1000:.0f}ms")
+    return seconds
 
 
 def choice(what: str, *words: str) -> Callable[[str], str]:

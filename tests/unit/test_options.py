@@ -64,8 +64,10 @@ def test_each_is_taken_from_the_environment() -> None:
         *(
             (name, value, seconds)
             for name in ("RESTART_SPREAD", "REREAD", "REMOVAL_GRACE")
-            for value, seconds in (("0s", 0.0), ("250ms", 0.25), ("1s", 1.0), ("2min", 120.0), ("1h", 3600.0))
+            for value, seconds in (("100ms", 0.1), ("250ms", 0.25), ("1s", 1.0), ("2min", 120.0), ("1h", 3600.0))
         ),
+        ("RESTART_SPREAD", "0s", 0.0),
+        ("REMOVAL_GRACE", "0s", 0.0),
     ],
 )
 def test_a_value_is_read(name: str, value: str, expected: object) -> None:

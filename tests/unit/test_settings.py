@@ -83,6 +83,7 @@ NO_ADDRESS = ("is not an address", "write [HOST]:PORT, such as :9719 or 127.0.0.
 NO_POLICY = ("is not a restart policy", "write auto or never")
 NO_DUTY = ("is not what can be done about nodes", "write keep, watch or off")
 NO_LOG_FORMAT = ("is not a log format", "write logfmt or json")
+SHORT_PERIOD = ("is too short", "write at least 100ms")
 NO_DURATION = ("is not a duration", "write a whole number with a unit: ms, s, min or h")
 
 
@@ -144,6 +145,7 @@ def test_a_value_is_read(name: str, value: str, expected: object) -> None:
             for name in DURATIONS
             for value in ("1", "s", "-1s", "1.5s", "1 s", "1m", "1S", "1s\n", "1d", "\u0661s", "1234567890s")
         ),
+        *(("PGPOOL_SIDECAR_REREAD", value, SHORT_PERIOD) for value in ("0s", "0h", "99ms")),
     ],
 )
 def test_a_bad_value_is_refused_with_the_value_and_a_remedy(name: str, value: str, expected: tuple[str, str]) -> None:
