@@ -45,7 +45,7 @@ def publish(tree: Tree, run_dir: Path, *, replacing: str | None = None, booting:
     try:
         generations = run_dir / GENERATIONS
         generations.mkdir(mode=0o700, exist_ok=True)
-        with _turn(generations):
+        with turn(generations):
             if replacing is not None and replacing != marked(run_dir, CURRENT):
                 raise SupersededError
             generation = generations / tree.digest
@@ -69,7 +69,7 @@ def mark(run_dir: Path, name: str, digest: str) -> None:
     """
     generations = run_dir / GENERATIONS
     try:
-        with _turn(generations):
+        with turn(generations):
             if not (generations / digest).is_dir():
                 raise SupersededError
             _point(run_dir, name, digest, anew=True)
@@ -105,18 +105,20 @@ def _lock(descriptor: int) -> bool:
 
 
 @contextmanager
-def _turn(generations: Path) -> Iterator[None]:
-    """One publisher at a time, in whatever container. The lock ends with its holder.
+def turn(directory: Path, seconds: float | None = None) -> Iterator[None]:
+    """One process at a time, in whatever container: one publisher for `generations`. The lock ends with its holder.
 
-    Raises PublishError when a holder that is stopped, say, keeps it for longer than any publishing takes.
+    Raises OSError; PublishError when a holder keeps it for so many seconds (TURN_SECONDS unless given), which is longer
+    than any publishing takes: it is stopped, say.
     """
-    descriptor = os.open(generations, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    patience = TURN_SECONDS if seconds is None else seconds
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        until = time.monotonic() + TURN_SECONDS
+        until = time.monotonic() + patience
         while not _lock(descriptor):
             if time.monotonic() > until:
                 raise PublishError(
-                    f"another process has kept the lock on {generations} for {TURN_SECONDS:.0f} s\n"
+                    f"another process has kept the lock on {directory} for {patience:.0f} s\n"
                     "  → it hangs, or its container is paused: restart both containers"
                 )
             time.sleep(_TURN_PAUSE)

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from entrypoint.errors import ConfigurationError
 from entrypoint.publish import BOOTED, marked_at
 from entrypoint.render import render
 from entrypoint.secret import Secret
 from sidecar.account import Account
-from sidecar.desired import Desired
+from sidecar.desired import Desired, read_desired
 from sidecar.generation import CONF
 from sidecar.login import Outcome
-from sidecar.proof import Proof
+from sidecar.proof import NotYetError, Proof
 from sidecar.restart import turn_seconds, wanted_by
 from sidecar.retry import Backoff
 from sidecar.status import Restart
@@ -51,7 +52,7 @@ class Restarter:
         """Stop pgpool if `reasons` and this pod's turn say so; a boot then publishes all that the Secrets say.
 
         `fit`: as far as is known, that works. The seconds until this is to be considered again; None: not by the
-        clock. Raises RejectedError or PcpError.
+        clock. Raises RejectedError, NotYetError or PcpError.
         """
         options, now = self._around.options, self._around.clock()
         self._around.metrics.restart_required.set(bool(reasons))
@@ -82,7 +83,16 @@ class Restarter:
         return None
 
     def _would_serve(self, desired: Desired, database: Database) -> bool:
-        """Whether a pgpool that boots now, with the Secrets as they are, would serve."""
+        """Whether a pgpool that boots now, with the Secrets as they are, would serve. Raises NotYetError.
+
+        What stops no rotation may stop a boot: a certificate that has expired in use.
+        """
+        try:
+            read_desired(self._around.run_dir, self._around.env, self._around.now())
+        except ConfigurationError as error:
+            first = error.problems[0]
+            what = f"{first.setting} ({first.origin}) {first.what} → {first.remedy}"
+            raise NotYetError(f"a restart would end in refusal: {what}", alarm=True) from None
         self._around.dry_run(render(desired.resolved.model).files[CONF])
         check = desired.roles.check_user
         return self._proof.ask(database, check, desired.roles.passwords[check]).outcome is Outcome.ACCEPTED

@@ -6,12 +6,13 @@ to work with, `booted` what it was started with.
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
-from entrypoint.errors import ConfigurationError, EntrypointError
+from entrypoint.errors import ConfigurationError, EntrypointError, PublishError
 from entrypoint.model import CURRENT
 from entrypoint.program import RejectedError
-from entrypoint.publish import BOOTED, SupersededError, marked_at
+from entrypoint.publish import BOOTED, SupersededError, marked_at, turn
 from entrypoint.render import render
 from entrypoint.secret import Secret
 from sidecar.account import Account
@@ -31,13 +32,16 @@ from sidecar.status import State, Status
 from sidecar.surroundings import Surroundings
 
 _BOOT_SECONDS = 1.0
+_TURN_SECONDS = 30.0
 
 
 class Rotation:
     """The loop's body: `step` is called for every hint and timer, and is cheap when there is nothing to do."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, *, patience: float = _TURN_SECONDS) -> None:
+        """`patience`: how many seconds a step waits for that of another sidecar, such as `--once`."""
         self._around = around
+        self._patience = patience
         proof = Proof(around)
         self._backoff = Backoff(around.draw)
         self._account = Account(around)
@@ -70,7 +74,7 @@ class Rotation:
         again = self._around.clock() >= self._due
         self._around.metrics.scan_timestamp.set(self._around.now().timestamp())
         try:
-            return self._step(again=again)
+            return self._in_turn(again=again)
         except (ConfigurationError, RejectedError) as error:
             return self._invalid(error)
         except SupersededError:
@@ -87,7 +91,19 @@ class Rotation:
             self._due = self._around.clock() + self._backoff.next()
             raise
 
+    def _in_turn(self, *, again: bool) -> Status:
+        """One sidecar at a time: a second one would take a hold of failover for one that somebody has left."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(turn(self._around.run_dir, self._patience))
+            except FileNotFoundError:
+                pass  # nothing has booted, so there is nothing to do
+            except PublishError:
+                return self._failed("another sidecar is at work here, and does not come to an end")
+            return self._step(again=again)
+
     def _step(self, *, again: bool) -> Status:
+        live: Generation | None = None
         try:
             live = read_generation(self._around.run_dir, CURRENT)
             if live is not None and holds_failover(live.tree):
@@ -95,6 +111,8 @@ class Rotation:
             desired = None if live is None else self._look.read(live)
         except ConfigurationError:
             self._seen = None
+            if live is not None:
+                self._serving.deliver(live)
             raise
         except (OSError, ValueError):
             live = desired = None
@@ -201,5 +219,7 @@ class Rotation:
         self, state: State, reason: str = "", *, due: float = HEARTBEAT_SECONDS, held: Mapping[str, Held] | None = None
     ) -> Status:
         """The account of this step; `due`: seconds until the next step is of use."""
-        self._due = min([self._around.clock() + due, *self._look.removals])
+        now = self._around.clock()
+        # One that is past waits for something else: a set that can be used, say.
+        self._due = min([now + due, *(removal for removal in self._look.removals if removal > now)])
         return self._account.conclude(state, reason, held=held or {}, unproven=self._heartbeat.unproven)

@@ -72,6 +72,13 @@ class Serving:
         self._proof.reload(tree, anew=True)
         return Generation(tree.digest, tree)
 
+    def deliver(self, live: Generation) -> None:
+        """Have pgpool take what is live, should the reload for it have been lost; for when there is no set to serve."""
+        published = marked_at(self._around.run_dir, CURRENT) > marked_at(self._around.run_dir, BOOTED)
+        if published and not self._is_proven(live.digest):
+            with suppress(PcpError, NotYetError):  # the next step tries again
+                self._proof.reload(live.tree)
+
     def _way_back(self, scene: Scene, tree: Tree) -> Generation | None:
         """The set to put back, should pgpool refuse `tree`: one that it worked with since it was started.
 

@@ -115,24 +115,26 @@ class World:
 
     def new_sidecar(self) -> Rotation:
         """Another process, which knows what is on disk and nothing else."""
-        self.rotation = Rotation(
-            Surroundings(
-                run_dir=self.run_dir,
-                env={},
-                database=self._database,
-                pgpool=self.pgpool,
-                dry_run=self._dry_run,
-                options=self.options,
-                host_name="pgpool-0",
-                events=Events(self, "logfmt", self.clock.now),  # type: ignore[arg-type]  # all of TextIO that it uses
-                metrics=self.metrics,
-                now=self.clock.now,
-                clock=self.clock,
-                sleep=self.clock.sleep,
-                draw=self.random.uniform,
-            )
-        )
+        self.rotation = Rotation(self.surroundings())
         return self.rotation
+
+    def surroundings(self) -> Surroundings:
+        """What a sidecar has around it here."""
+        return Surroundings(
+            run_dir=self.run_dir,
+            env={},
+            database=self._database,
+            pgpool=self.pgpool,
+            dry_run=self._dry_run,
+            options=self.options,
+            host_name="pgpool-0",
+            events=Events(self, "logfmt", self.clock.now),  # type: ignore[arg-type]  # all of TextIO that it uses
+            metrics=self.metrics,
+            now=self.clock.now,
+            clock=self.clock,
+            sleep=self.clock.sleep,
+            draw=self.random.uniform,
+        )
 
     def _database(self, backends: Sequence[Backend], database: str) -> FakeDatabase:
         assert [backend.name for backend in backends] == ["postgres-1"]

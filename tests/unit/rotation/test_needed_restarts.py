@@ -278,3 +278,22 @@ def test_a_set_that_seems_to_have_arrived_before_any_reload_is_reloaded_all_the_
     world.step()
     assert world.pgpool.reloads > before
     assert world.faults(AFTER) == []
+
+
+def test_pgpool_is_not_stopped_while_a_boot_would_refuse_what_it_serves(tmp_path: Path) -> None:
+    """Such as a certificate that has expired in use, beside a new key."""
+    world = World(tmp_path, BEFORE, restart_spread=60)
+    volume = SecretVolume(tmp_path / "tls")
+    volume.write(Authority().issue(valid_for=timedelta(minutes=65)).files())
+    world.env |= {"PGPOOL_TLS_DIR": str(volume.path), "PGPOOLKEYFILE": str(world.file("key", "key 1 100%\n"))}
+    settled(world)
+    world.run(600)
+    world.file("key", "key 2 100%\n")
+    world.run(600)
+    assert world.pgpool.stops == 0
+    assert world.status.state is State.DEGRADED
+    assert "a restart would end in refusal" in world.status.reason
+    assert "expired" in world.status.reason
+    volume.write(Authority().issue().files())
+    assert world.run(600, lambda: world.pgpool.stops == 1)
+    assert world.reboot()

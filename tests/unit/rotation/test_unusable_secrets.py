@@ -107,3 +107,20 @@ def test_what_pgpools_own_parser_refuses_is_not_published(world: World) -> None:
     rotate(world)
     backends.write_text("postgres-1=127.0.0.2\n")
     assert world.run(20, in_sync(world, AFTER))
+
+
+def test_a_role_whose_removal_is_due_meanwhile_is_no_reason_to_look_all_the_time(tmp_path: Path) -> None:
+    world = settled(World(tmp_path, {**BEFORE, "grafana": "g 1 100%"}, removal_grace=600))
+    (world.users / "grafana").unlink()
+    world.step()
+    (world.users / "n8n").write_text("")
+    world.hints = False
+    world.run(700)
+    before = value(world, "config_apply_operations_total", result="invalid")
+    world.run(600)
+    after = value(world, "config_apply_operations_total", result="invalid")
+    assert before is not None
+    assert after is not None
+    assert after - before <= 600 / world.options.reread + 1
+    world.secret("n8n", BEFORE["n8n"])
+    assert world.run(120, in_sync(world, BEFORE)), "it is removed when it can be"
