@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from entrypoint.backends import Backend
 from entrypoint.credentials import aes_decrypter
 from entrypoint.publish import GENERATIONS, marked
 from entrypoint.render import MARKER
@@ -59,6 +60,21 @@ def parameters(tree: Tree) -> dict[str, str]:
         if match := re.fullmatch(r"(\w+) = (?:'(.*)'|(.*))", line):
             found[match[1]] = match[2] if match[2] is not None else match[3]
     return found
+
+
+def backends(tree: Tree) -> tuple[Backend, ...]:
+    """The servers that pgpool.conf names, by node id, without their weights. Raises KeyError or ValueError."""
+    conf = parameters(tree)
+    count = sum(name.startswith("backend_hostname") for name in conf)
+    return tuple(
+        Backend(
+            name=conf[f"backend_application_name{node}"],
+            host=conf[f"backend_hostname{node}"],
+            port=int(conf[f"backend_port{node}"]),
+            flags=tuple(conf[f"backend_flag{node}"].split("|")),
+        )
+        for node in range(count)
+    )
 
 
 def marker(tree: Tree) -> str:

@@ -16,6 +16,7 @@ from entrypoint.settings import Settings
 from entrypoint.sources import Reader
 from sidecar.cluster import Observer
 from sidecar.events import Events, without_values
+from sidecar.generation import backends, read_generation
 from sidecar.keeper import Keeper
 from sidecar.member import Member
 from sidecar.patroni import trust, urls
@@ -46,16 +47,22 @@ class BootedCluster:
         return self._observer.members() if self._observer else ()
 
     def follow(self) -> None:
-        """Observe the backends of the last boot. Raises OSError or ValueError."""
+        """Observe the backends of the last boot. Raises OSError, KeyError or ValueError.
+
+        Those that pgpool was started with, whose ids it has, whatever a file of PGPOOL_BACKENDS_FILE says by now.
+        """
         booted = marked_at(self._run_dir, BOOTED)
         if booted == self._booted:
             return
-        settings = _settings(self._run_dir)
+        generation = read_generation(self._run_dir, BOOTED)
+        if generation is None:
+            raise FileNotFoundError(f"{BOOTED} leads nowhere")
+        nodes, settings = backends(generation.tree), _settings(self._run_dir)
         self.stop()
         self._observer = Observer(
-            settings.backends,
+            nodes,
             self._login,
-            patroni := urls(settings.patroni, settings.backends),
+            patroni := urls(settings.patroni, nodes),
             wake=self.wake.set,
             failed=self._tell,
             tls=self._trust(settings) if any(url.startswith("https:") for url in patroni) else None,

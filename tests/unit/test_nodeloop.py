@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.backends import parse_backends
 from entrypoint.inputs import Inputs
-from entrypoint.publish import BOOTED
+from entrypoint.publish import BOOTED, write_files
+from entrypoint.tree import Tree
 from sidecar.events import Events
 from sidecar.keeper import Keeper
 from sidecar.member import Member, Reach
@@ -64,7 +66,15 @@ class Site:
 
     def boot(self, backends: str, number: int = 1) -> None:
         """What pgpool-entrypoint leaves behind."""
-        environment = {"PGPOOL_BACKENDS": backends}
+        file = self.run_dir / "backends"
+        file.write_text(backends)
+        conf = "".join(
+            f"backend_hostname{node} = '{each.host}'\nbackend_port{node} = {each.port}\n"
+            f"backend_application_name{node} = '{each.name}'\nbackend_flag{node} = '{'|'.join(each.flags)}'\n"
+            for node, each in enumerate(parse_backends(backends))
+        )
+        write_files(Tree({"pgpool.conf": conf.encode()}), self.run_dir / "generations" / str(number))
+        environment = {"PGPOOL_BACKENDS_FILE": str(file)}
         inputs = Inputs(pgpool="4.6.1", environment=environment, withheld=(), port=1, pcp_port=2, pcp_user="p")
         inputs.write(self.run_dir)
         link = self.run_dir / f"{BOOTED}.{number}"
@@ -224,6 +234,17 @@ def test_the_backends_of_the_last_boot_are_observed(site: Site) -> None:
     site.boot(f"c={refusing()}", 2)
     site.cluster.follow()
     assert site.names() == ["c"]
+
+
+@pytest.mark.parametrize("now", ["b={b},a={a}", "garbage", ""])
+def test_a_list_of_backends_that_has_changed_since_counts_for_nothing(site: Site, now: str) -> None:
+    """Ids are those that pgpool was started with: else the wrong node would be detached."""
+    a, b = refusing(), refusing()
+    site.boot(f"a={a},b={b}?flag=ALWAYS_PRIMARY")
+    (site.run_dir / "backends").write_text(now.format(a=a, b=b))
+    site.cluster.follow()
+    seen = [(each.node_id, each.name, each.is_always_primary) for each in site.cluster.members()]
+    assert seen == [(0, "a", False), (1, "b", True)]
 
 
 def test_those_of_the_same_boot_are_observed_without_interruption(site: Site) -> None:
