@@ -13,14 +13,12 @@ from entrypoint import __version__
 from entrypoint.backends import Backend
 from entrypoint.errors import ProgramMissingError
 from entrypoint.inputs import read_inputs
-from entrypoint.model import CURRENT
 from entrypoint.probe import Verdict
 from entrypoint.program import find_program
 from entrypoint.secret import Secret
 from sidecar.access import Access
 from sidecar.events import Events
 from sidecar.exporter import Exporter
-from sidecar.generation import read_generation
 from sidecar.health import pgpool_live, pgpool_ready
 from sidecar.keeper import RESTING_SECONDS, SPARING_SECONDS, Keeper
 from sidecar.libpq import Rows
@@ -152,13 +150,8 @@ class Sidecar:
         return rows_through_pgpool(run_dir, port, role, password, query, databases, seconds=COMMAND_SECONDS)
 
     def _check_role(self) -> Credentials | None:
-        """The check role as pgpool has it; None before a boot, in its midst, and while its key is not known."""
-        live = read_generation(self._options.run_dir, CURRENT)
-        roles = live and live.roles(self.rotation.key)
-        if not roles:
-            return None
-        role = roles.check_user
-        return role, roles.passwords[role], self._servers.databases(role)[0]
+        check = self.rotation.check_role()
+        return check and (*check, self._servers.databases(check[0])[0])
 
     def _pcp(self, seconds: float = 3.0) -> Pcp:
         pcp = Pcp(self._access, self._env, seconds=seconds)

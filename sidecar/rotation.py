@@ -60,10 +60,16 @@ class Rotation:
         """The account of the last step."""
         return self._account.status
 
-    @property
-    def key(self) -> Secret | None:
-        """The running pgpool's key of pool_passwd; None, too, while it is not known."""
-        return self._look.key
+    def check_role(self) -> tuple[str, Secret] | None:
+        """The check role and its password, as pgpool has them; None before a boot, in its midst, and before a step.
+
+        As the Secrets have them while pgpool's key is not known: that may be long, and the nodes are to be kept true.
+        Raises OSError.
+        """
+        live = read_generation(self._around.run_dir, CURRENT)
+        desired = self._look.desired
+        roles = live and (live.roles(self._look.key) or (desired and desired.roles))
+        return (roles.check_user, roles.passwords[roles.check_user]) if roles else None
 
     def due_seconds(self) -> float:
         """How long until `step` has something to do even when nothing changes."""

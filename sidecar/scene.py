@@ -44,6 +44,9 @@ class Look:
         self.removals: list[float] = []
         """When a role is next to be removed."""
 
+        self.desired: Desired | None = None
+        """What was read last."""
+
     @property
     def key(self) -> Secret | None:
         """The running pgpool's key of pool_passwd; None, too, while it is not known."""
@@ -51,6 +54,10 @@ class Look:
 
     def read(self, live: Generation) -> Desired:
         """What the Secrets say now. A certificate that expired while pgpool serves it stops no rotation."""
+        self.desired = self._read(live)
+        return self.desired
+
+    def _read(self, live: Generation) -> Desired:
         run_dir, env = self._around.run_dir, self._around.env
         try:
             return read_desired(run_dir, env, self._around.now())

@@ -8,12 +8,13 @@ import pytest
 
 from entrypoint.errors import ProgramUnusableError
 from entrypoint.publish import BOOTED, mark, publish
+from entrypoint.secret import Secret
 from entrypoint.tree import Tree
 from sidecar.heartbeat import HEARTBEAT_SECONDS
 from sidecar.status import State
 from support.certificates import Authority
 from support.secret_volume import SecretVolume
-from support.settled import AFTER, BEFORE, NEW, encrypted, in_sync, live, read_tree, rotate, settled, value
+from support.settled import AFTER, BEFORE, CHECK, NEW, encrypted, in_sync, live, read_tree, rotate, settled, value
 from support.simulation import World
 
 
@@ -61,6 +62,17 @@ def test_a_new_key_is_not_used_by_a_sidecar_that_does_not_know_the_old_one(tmp_p
     assert world.run(80, lambda: world.pgpool.stops == 1)
     world.boot()
     assert world.run(20, in_sync(world, AFTER))
+
+
+def test_the_check_role_is_known_although_the_key_is_not(tmp_path: Path) -> None:
+    """Else the nodes would be out of sight until a restart, which with `never` does not come."""
+    world = encrypted(tmp_path)
+    assert world.rotation.check_role() == ("sr_check", Secret(CHECK))
+    world.file("key", "key 2 100%\n")
+    sidecar = world.new_sidecar()
+    assert sidecar.check_role() is None
+    world.step()
+    assert sidecar.check_role() == ("sr_check", Secret(CHECK))
 
 
 def test_a_key_that_comes_back_needs_no_restart(tmp_path: Path) -> None:
