@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -31,7 +32,11 @@ def is_far(error: OSError) -> bool:
 
 
 class Place:
-    """A port of a host. Name servers that are away do no harm: the addresses they gave last are used."""
+    """A port of a host. Name servers that are away do no harm: the addresses they gave last are used.
+
+    Nor do they hold up other threads. libpq, told a name, would look it up in C, without a limit of time, and psycopg
+    keeps the interpreter's lock meanwhile: it is to be told an address.
+    """
 
     def __init__(
         self,
@@ -39,6 +44,7 @@ class Place:
         port: int,
         *,
         again: float,
+        good_for: float = math.inf,
         lookup: Callable[[str], tuple[str, ...]] = _lookup,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -49,14 +55,19 @@ class Place:
             port: the port.
             again: seconds after which a connection that does not come about is tried anew. When a network comes
                 back, it thus is noticed at once: the kernel repeats itself after a second, then after two, four …
+            good_for: seconds after which an address counts for nothing, though no newer one be had: for whoever asks
+                seldom, as somebody else may have it by then.
             lookup: gives the addresses of a name; may take long.
             clock: by which an address is too old.
         """
         self.host = host
         self.port = port
         self._again = again
+        self._good_for = good_for
+        self._clock = clock
         self._latest = Latest(lambda: lookup(host), fresh=_LOOKUP_SECONDS, clock=clock)
         self._known: tuple[str, ...] = ()
+        self._told = 0.0
         self._is_address = _is_address(host)
 
     def dial(self, until: float) -> socket.socket:
@@ -93,10 +104,13 @@ class Place:
     def _addresses(self, until: float) -> tuple[str, ...]:
         if self._is_address:
             return (self.host,)
-        seen = self._latest.get(0.0 if self._known else max(0.0, until - time.monotonic()))
+        seen = self._latest.get(0.0 if self._is_good() else max(0.0, until - time.monotonic()))
         if seen and seen.value:
-            self._known = seen.value
-        return self._known
+            self._known, self._told = seen.value, self._clock() - seen.age
+        return self._known if self._is_good() else ()
+
+    def _is_good(self) -> bool:
+        return bool(self._known) and self._clock() - self._told < self._good_for
 
 
 def _is_address(host: str) -> bool:

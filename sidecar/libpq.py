@@ -65,6 +65,7 @@ _FULL_AFTER_PASSWORD = ("too many connections for ", "remaining connection slots
 
 NOT_REACHABLE = "not reachable"
 """The reason when a server did not say a word."""
+NO_ANSWER = "no answer in time"
 
 _MEANINGS = {
     NOT_THIS_ONE: "wrong password",
@@ -87,7 +88,10 @@ _ENGLISH = (
 
 
 def conninfo_of(parameters: dict[str, str], password: Secret) -> str:
-    """Who logs in where, as libpq reads it; `parameters` are its own, without the password."""
+    """Who logs in where, as libpq reads it; `parameters` are its own, without the password.
+
+    A host's name wants its `hostaddr` beside it: see dial.Place.
+    """
     fixed = {"passfile": os.devnull, "gssencmode": "disable", "application_name": "pgpool-sidecar"}
     return make_conninfo("", password=password.reveal(), require_auth="scram-sha-256", **fixed, **parameters)
 
@@ -98,7 +102,7 @@ def ask_once(conninfo: str, query: str, until: float) -> Rows | Refusal:
     try:
         return connect(connection, until) or ask(connection, query, until)
     except TimeoutError:
-        return Refusal("no answer in time")
+        return Refusal(NO_ANSWER)
     except psycopg.OperationalError:
         return Refusal("the connection broke")
     finally:

@@ -11,7 +11,8 @@ from psycopg import pq
 from entrypoint.backends import Backend
 from entrypoint.errors import ProgramUnusableError
 from entrypoint.secret import Secret
-from sidecar.libpq import Refusal, Rows, ask_once, conninfo_of
+from sidecar.dial import Place, UnresolvedError
+from sidecar.libpq import NO_ANSWER, NOT_REACHABLE, Refusal, Rows, ask_once, conninfo_of
 
 
 def check_libpq() -> None:
@@ -25,6 +26,10 @@ def check_libpq() -> None:
             "  → install psycopg[binary], which brings its own, and do not set PSYCOPG_IMPL"
         )
 
+
+_AGAIN_SECONDS = 1.0
+_GOOD_SECONDS = 5.0
+"""So long a name's address is trusted. Logins are rare, and a pod that is replaced leaves its address to others."""
 
 LOCKED_OUT = "pool_hba.conf does not let the role in"
 """The reason when pgpool did not come to look at the password."""
@@ -84,6 +89,10 @@ class Servers:
             seconds: how long one server may take.
         """
         self._backends = list(backends)
+        self._places = {
+            backend.name: Place(backend.host, backend.port, again=_AGAIN_SECONDS, good_for=_GOOD_SECONDS)
+            for backend in backends
+        }
         self._database = database
         self._seconds = seconds
         self._primary: str | None = None
@@ -120,7 +129,11 @@ class Servers:
 
     def _ask(self, backend: Backend, role: str, password: Secret) -> ServerSays:
         until = time.monotonic() + self._seconds
-        at = {"host": backend.host, "port": str(backend.port)}
+        try:
+            address = self._places[backend.name].find(until)
+        except OSError as error:
+            return ServerSays(backend.name, Answer.UNKNOWN, _unreached(error))
+        at = {"host": backend.host, "hostaddr": address, "port": str(backend.port)}
         entered = ""
         refused: Refusal | None = None
         # The further databases and TLS are for pg_hba.conf that lets nobody into the first, or not in plain text.
@@ -143,6 +156,16 @@ class Servers:
         if entered:
             return ServerSays(backend.name, Answer.SOMEBODY, entered)
         return ServerSays(backend.name, Answer.UNKNOWN, refused.reason if refused else "")
+
+
+def _unreached(error: OSError) -> str:
+    match error:
+        case TimeoutError():
+            return NO_ANSWER
+        case UnresolvedError():
+            return str(error)
+        case _:
+            return NOT_REACHABLE
 
 
 def combine(said: Sequence[ServerSays], primary: str | None) -> Attempt:

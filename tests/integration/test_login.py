@@ -1,5 +1,7 @@
 """What a login says about a password: PostgreSQL's own refusals, and pgpool's."""
 
+import json
+import os
 import signal
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from entrypoint.backends import Backend
 from entrypoint.secret import Secret
 from sidecar.libpq import error_in
 from sidecar.login import Answer, Attempt, Outcome, Servers, ServerSays, combine, through_pgpool
+from support import silent_name_server
 from support.certificates import Authority
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
@@ -248,14 +251,37 @@ def test_a_server_that_never_answers_is_left_in_time() -> None:
     assert 0.4 < time.monotonic() - began < 1.5
 
 
+def test_a_server_is_found_by_its_name(server: PostgresServer) -> None:
+    named = Backend(name="node-1", host="localhost", port=server.port)
+    said = Servers([named], "postgres").attempt(APP_ROLE, Secret(APP_PASSWORD))
+    assert said == Attempt(ACCEPTED, "node-1: accepted by the primary")
+
+
+def test_a_name_server_that_never_answers_stops_nobody_else(tmp_path: Path) -> None:
+    """libpq would look the name up itself, for ten seconds, and keep all other threads from running meanwhile."""
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        silent_name_server.command(tmp_path),
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["outcome"], found["reason"]) == (UNKNOWN.name, "node-1: no answer (the host's name is not found)")
+    assert 0.9 < found["seconds"] < 2, found
+    assert found["pause"] < 0.5, found
+
+
 def test_no_server_is_told_a_password_in_clear_text() -> None:
     asks_for_it = b"R" + (8).to_bytes(4) + (3).to_bytes(4)
     with server_that_says(asks_for_it) as (asks, heard):
         said = Servers([asks], "postgres", seconds=5).attempt(APP_ROLE, Secret(APP_PASSWORD))
     assert said == Attempt(UNKNOWN, "node-1: no answer (does not ask for SCRAM)")
-    assert len(heard) == 1, "nobody has asked"
-    assert APP_ROLE.encode() in heard[0]
-    assert APP_PASSWORD.encode() not in heard[0]
+    (said_to_it,) = filter(None, heard)  # somebody looked first whether there is anybody
+    assert APP_ROLE.encode() in said_to_it
+    assert APP_PASSWORD.encode() not in said_to_it
 
 
 @pytest.fixture

@@ -98,6 +98,22 @@ def test_name_servers_that_are_away_do_no_harm() -> None:
         released.set()
 
 
+def test_an_address_that_may_be_somebody_elses_by_now_is_not_used() -> None:
+    told: tuple[str, ...] = ("127.0.0.1",)
+    now = 0.0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        place = Place("db", port, again=0.1, good_for=5.0, lookup=lambda _: told, clock=lambda: now)
+        assert place.find(soon()) == "127.0.0.1"
+        told, now = (), 4.0
+        assert place.find(soon()) == "127.0.0.1"
+        now = 60.0
+        with pytest.raises(OSError, match="name is not found"):
+            place.find(soon())
+        told, now = ("127.0.0.1",), 70.0
+        assert place.find(soon()) == "127.0.0.1", "somebody who asks seldom waits for the new one"
+
+
 def test_a_name_that_has_moved_is_followed() -> None:
     told, now = "127.0.0.1", 0.0
     with socket.create_server(("", 0)) as listener:
