@@ -17,7 +17,7 @@ def _lookup(host: str) -> tuple[str, ...]:
     """The addresses of a name; none when it is not to be found."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: a label that is empty or too long
         return ()
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 

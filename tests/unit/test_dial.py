@@ -114,6 +114,12 @@ def test_an_address_that_may_be_somebody_elses_by_now_is_not_used() -> None:
         assert place.find(soon()) == "127.0.0.1", "somebody who asks seldom waits for the new one"
 
 
+def test_a_name_that_cannot_be_one_is_not_found() -> None:
+    """Python raises no OSError for it."""
+    with pytest.raises(OSError, match="name is not found"):
+        Place("db..example", 5432, again=0.1).find(soon())
+
+
 def test_a_name_that_has_moved_is_followed() -> None:
     told, now = "127.0.0.1", 0.0
     with socket.create_server(("", 0)) as listener:
