@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
+from entrypoint.secret import may_hold_password
+
 DEFAULT_PORT = 5432
 MAX_BACKENDS = 128
 """pgpool's MAX_NUM_BACKENDS (src/include/pool_type.h); node ids run from 0 to 127."""
@@ -42,6 +44,8 @@ class BackendsError(ValueError):
 
 def parse_backends(value: str) -> tuple[Backend, ...]:
     """The backends in the order given. Raises BackendsError with every fault found."""
+    if may_hold_password(value):  # whole, for a comma in the password would tear it in two
+        raise BackendsError(["has '@' or '://' in it: a server is neither a URL nor has it a user"])
     faults: list[str] = []
     backends: list[Backend] = []
     entries = [entry for entry in re.split(r"[,\s]+", value) if entry]

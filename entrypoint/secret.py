@@ -4,6 +4,11 @@ import hmac
 from typing import NoReturn, final
 
 
+def may_hold_password(text: str) -> bool:
+    """Whether a text looks like a URL, or like `user:password@host`: given for something else, it is not repeated."""
+    return "@" in text or "://" in text
+
+
 @final
 class Secret:
     """Wraps a secret text. Deliberately no `str`: only `reveal` gives the value away."""

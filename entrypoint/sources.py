@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from entrypoint.errors import ConfigurationError, Problem
+from entrypoint.secret import may_hold_password
 
 MAX_FILE_BYTES = 1_048_576
 """A Kubernetes Secret holds at most 1 MiB, so a longer file is none."""
@@ -51,7 +52,8 @@ class Raw:
 
         What comes from a file is not repeated: it may be the wrong file.
         """
-        return what if self.secret or self.origin.startswith("/") else f"{self.value!r} {what}"
+        unseen = self.secret or self.origin.startswith("/") or may_hold_password(self.value)
+        return what if unseen else f"{self.value!r} {what}"
 
 
 @dataclass(frozen=True, slots=True)

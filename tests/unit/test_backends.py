@@ -113,6 +113,21 @@ def test_a_bad_list_is_refused_with_the_entry_and_the_reason(value: str, expecte
     assert faults(value) == expected
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgres://u:s3cr3t@h/db",
+        "a=postgres://u:s3cr3t@h:5432/db",
+        "a=h,b=u:s3cr3t@h",
+        "postgresql://u:s3cr3t,s3cr3t@h/db",  # a comma begins an entry of its own
+        "a=h?password=s3cr3t@x",
+        "postgres://h/db?password=s3cr3t",
+    ],
+)
+def test_what_looks_like_a_url_is_not_repeated(value: str) -> None:
+    assert faults(value) == ["has '@' or '://' in it: a server is neither a URL nor has it a user"]
+
+
 def test_all_faults_of_all_entries_are_told_at_once() -> None:
     assert len(faults("-=-:1?weight=x&flag=y, b=h:0, c")) == 7
 

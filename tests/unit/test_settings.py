@@ -151,7 +151,8 @@ def test_a_value_is_read(name: str, value: str, expected: object) -> None:
 def test_a_bad_value_is_refused_with_the_value_and_a_remedy(name: str, value: str, expected: tuple[str, str]) -> None:
     what, remedy = expected
     # People put the key itself where its path belongs, and passwords into URLs.
-    shown = what if name in {"PGPOOLKEYFILE", "PGPOOL_PATRONI"} else f"{value!r} {what}"
+    hidden = name in {"PGPOOLKEYFILE", "PGPOOL_PATRONI"} or "://" in value
+    shown = what if hidden else f"{value!r} {what}"
     assert problem(**{name: value}) == (name, "environment", shown, remedy)
 
 

@@ -421,6 +421,12 @@ def test_contents_never_appear_in_a_representation(tmp_path: Path) -> None:
     assert "100%" not in repr(Raw("pass 100%", "environment"))
 
 
+@pytest.mark.parametrize("value", ["http://u:s3cr3t@h", "u:s3cr3t@h", "postgres://h?password=s3cr3t"])
+def test_a_text_that_looks_like_a_url_is_not_repeated(value: str) -> None:
+    assert Raw(value, "environment").quoted("is wrong") == "is wrong"
+    assert Raw("h:5432", "environment").quoted("is wrong") == "'h:5432' is wrong"
+
+
 def test_a_secret_text_is_only_said_to_be_there() -> None:
     assert Raw("pass 100%", "environment", secret=True).shown() == "(secret)"
     assert Raw("app", "environment").shown() == "app"
