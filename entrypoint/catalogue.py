@@ -8,7 +8,7 @@ image/extract_catalogue.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,11 @@ class Parameter:
     separator: str | None = None
     description: str = ""
 
+    @property
+    def confidential(self) -> bool:
+        """Whether its value is not shown: a secret, or a command, which may have one among its arguments."""
+        return self.secret or self.name.endswith("_command")
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
@@ -84,10 +89,10 @@ class Assignment:
 
     parameter: Parameter
     index: int | None
-    encoded: str
+    encoded: str = field(repr=False)
     number: int | None = None
     """Integers and longs in the parameter's own unit; booleans as 0 and 1; else None."""
-    text: str | None = None
+    text: str | None = field(default=None, repr=False)
     """Strings as they are, before encoding; else None."""
 
     @property

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from entrypoint import settings as table
 from entrypoint.backends import BackendsError
-from entrypoint.catalogue import Catalogue, InvalidValueError
+from entrypoint.catalogue import Catalogue, InvalidValueError, Parameter
 from entrypoint.errors import Problems
 from entrypoint.settings import Given, Setting, Settings
 from entrypoint.sources import Raw, Reader, SourceError, text
@@ -92,15 +92,24 @@ def is_ours(name: str, value: str) -> bool:
 
 
 def is_secret(name: str, catalogue: Catalogue) -> bool:
-    """Whether a variable's own value is a secret; that of its `_FILE` form is only a path."""
+    """Whether a variable's own value is a secret, written down nowhere; that of its `_FILE` form is only a path."""
     if name in _BY_NAME:
         return _BY_NAME[name].secret
-    if name.startswith(PARAMS_PREFIX):
-        try:
-            return catalogue.find(name.removeprefix(PARAMS_PREFIX))[0].secret
-        except InvalidValueError:
-            return False
-    return False
+    parameter = _parameter(name, catalogue)
+    return parameter is not None and parameter.secret
+
+
+def is_confidential(name: str, catalogue: Catalogue) -> bool:
+    """Whether a variable's own value is not shown: secrets, and commands, which unlike those are in inputs.json."""
+    parameter = _parameter(name, catalogue)
+    return is_secret(name, catalogue) if parameter is None else parameter.confidential
+
+
+def _parameter(variable: str, catalogue: Catalogue) -> Parameter | None:
+    try:
+        return catalogue.find(variable.removeprefix(PARAMS_PREFIX))[0] if variable.startswith(PARAMS_PREFIX) else None
+    except InvalidValueError:
+        return None
 
 
 def find_settings(
@@ -112,7 +121,7 @@ def find_settings(
         if base is None:
             problems.add(name, ENVIRONMENT, "is not a setting", _suggestion(name, catalogue))
             continue
-        raw = read_variable(name, base, env, reader, problems, secret=is_secret(base, catalogue))
+        raw = read_variable(name, base, env, reader, problems, secret=is_confidential(base, catalogue))
         if raw is not None:
             yield name, raw
 

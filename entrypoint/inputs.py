@@ -23,7 +23,7 @@ CHECK_KEY = "check_key"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """The environment that boot resolved. Secrets are in it as paths of files, never as values."""
+    """The environment that boot resolved. Secrets are in it as paths of files, never as values; commands as given."""
 
     pgpool: str
     """The installed version, such as 4.6.1."""

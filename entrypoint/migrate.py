@@ -11,7 +11,7 @@ from entrypoint import defaults, hba, tls
 from entrypoint import settings as table
 from entrypoint.catalogue import Assignment, Catalogue, InvalidValueError
 from entrypoint.compat.elsewhere import NOT_HERE, Elsewhere, left_open, scripts
-from entrypoint.compat.native import OURS, is_command
+from entrypoint.compat.native import OURS
 from entrypoint.compat.source import Source
 from entrypoint.compat.translate import IMAGES, Loaded, image_of, load_translated
 from entrypoint.compat.workload import RUNNING, UNKNOWN
@@ -109,7 +109,7 @@ def _parameter(
     if parameter.name in defaults.RESERVED:
         reserved = defaults.RESERVED[parameter.name]
         raise ConfigurationError([Problem(variable, raw.origin, reserved.reason, reserved.instead)])
-    if parameter.secret or is_command(parameter.name):
+    if parameter.confidential:
         words = _value(_variable(raw, variable), source, "value")
         result.secrets.setdefault("pgpool-parameters", {})[assignment.name] = words
         result.mounts["pgpool-parameters"] = "/etc/pgpool/parameters"

@@ -8,7 +8,7 @@ from entrypoint import defaults, tls
 from entrypoint.backends import FLAGS, MAX_NAME_BYTES, BackendsError, parse_backends
 from entrypoint.catalogue import Catalogue, InvalidValueError, UnknownParameterError
 from entrypoint.compat.draft import Draft, given_as, is_default, is_on
-from entrypoint.environment import PARAMS_PREFIX, is_secret, read_variable
+from entrypoint.environment import PARAMS_PREFIX, is_confidential, read_variable
 from entrypoint.material import Supplied
 from entrypoint.sources import Raw
 
@@ -85,7 +85,7 @@ def settle(draft: Draft, catalogue: Catalogue, *, keep: frozenset[str] = frozens
                 draft.warnings.append(f"{name} ({raw.origin}) {lost}")
         elif name not in _FIXED and (raw.value or not _is_reserved(name, catalogue)):
             variable = f"{PARAMS_PREFIX}{name.upper()}"
-            secret = raw.secret or is_command(name) or is_secret(variable, catalogue)
+            secret = raw.secret or is_confidential(variable, catalogue)
             draft.set(variable, Raw(raw.value, raw.origin, secret))
     return Supplied(credentials=tuple(draft.credentials), key=draft.key, tls=files)
 
@@ -104,11 +104,6 @@ def _lost(name: str, raw: Raw, catalogue: Catalogue) -> str:
     except InvalidValueError:  # told when it is set
         pass
     return ""
-
-
-def is_command(name: str) -> bool:
-    """Whether a parameter is a command, which may hold a secret: it is not printed."""
-    return name.endswith("_command")
 
 
 def _has_cache(draft: Draft) -> bool:

@@ -291,7 +291,9 @@ def test_the_path_of_a_file_is_absolute() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["PGPOOL_PCP_PASSWORD_FILE", "PGPOOL_PARAMS_WD_AUTHKEY_FILE"])
+@pytest.mark.parametrize(
+    "name", ["PGPOOL_PCP_PASSWORD_FILE", "PGPOOL_PARAMS_WD_AUTHKEY_FILE", "PGPOOL_PARAMS_FAILOVER_COMMAND_FILE"]
+)
 def test_a_password_given_in_place_of_its_file_is_not_shown(name: str) -> None:
     assert problem(**{name: SECRET}) == (name, "environment", "is not an absolute path", "begin it with /")
 
@@ -420,9 +422,9 @@ def test_a_parameter_whose_own_name_ends_in_file_is_that_parameter(tmp_path: Pat
         ("PORT", "no number", "'no number' is not a whole number", "give a whole number from 1024 to 65535"),
         ("LOAD_BALANCE_MODE", "maybe", "'maybe' is not a boolean", "write on or off"),
         (
-            "FAILOVER_COMMAND",
-            "echo 'x'",
-            "\"echo 'x'\" contains a single quote, which pgpool.conf cannot express",
+            "RESET_QUERY_LIST",
+            "SELECT 'x'",
+            "\"SELECT 'x'\" contains a single quote, which pgpool.conf cannot express",
             "change the value; for a command, put it into a script and name that",
         ),
     ],
@@ -431,8 +433,14 @@ def test_a_bad_parameter_is_refused(name: str, value: str, what: str, remedy: st
     assert problem(**{f"PGPOOL_PARAMS_{name}": value}) == (f"PGPOOL_PARAMS_{name}", "environment", what, remedy)
 
 
-@pytest.mark.parametrize("name", ["WD_AUTHKEY", "SR_CHECK_PASSWORD", "HEALTH_CHECK_PASSWORD0", "RECOVERY_PASSWORD"])
-def test_a_bad_parameter_that_is_secret_is_not_shown(name: str) -> None:
+HIDDEN = [
+    *("WD_AUTHKEY", "SR_CHECK_PASSWORD", "HEALTH_CHECK_PASSWORD0", "RECOVERY_PASSWORD"),
+    *("FAILOVER_COMMAND", "follow_primary_command", "SSL_PASSPHRASE_COMMAND"),
+]
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_bad_parameter_that_may_hold_a_secret_is_not_shown(name: str) -> None:
     (found,) = problems_of(**{f"PGPOOL_PARAMS_{name}": "it's 100% secret"})
     assert found.what == "contains a single quote, which pgpool.conf cannot express"
     assert "100%" not in str(found)
@@ -467,6 +475,7 @@ def test_bytes_that_are_no_text_are_told_and_nothing_else_breaks() -> None:
         ("PGPOOL_PARAMS_wd_authkey", True),
         ("PGPOOL_PARAMS_HEALTH_CHECK_PASSWORD3", True),
         ("PGPOOL_PARAMS_WD_AUTHKEY_FILE", False),
+        ("PGPOOL_PARAMS_FAILOVER_COMMAND", False),  # it is not shown, but the sidecar is to have it from inputs.json
         ("PGPOOL_PARAMS_NOPE", False),
         ("PGPOOL_BACKENDS", False),
         ("PGPOOL_NOPE", False),
@@ -477,10 +486,14 @@ def test_which_variables_hold_a_secret_themselves(name: str, *, expected: bool) 
 
 
 def test_secrets_are_never_in_a_representation() -> None:
-    settings = read(PGPOOL_PCP_PASSWORD=SECRET, PGPOOL_PARAMS_WD_AUTHKEY="watchdog pass 100%")
-    shown = [settings.found[name].shown() for name in ("PGPOOL_PCP_PASSWORD", "PGPOOL_PARAMS_WD_AUTHKEY")]
-    assert shown == ["(secret)", "(secret)"]
-    assert SECRET not in repr(settings)
+    env = {
+        "PGPOOL_PCP_PASSWORD": SECRET,
+        "PGPOOL_PARAMS_WD_AUTHKEY": "watchdog pass 100%",
+        "PGPOOL_PARAMS_FAILBACK_COMMAND": f'curl -u "admin:{SECRET}" http://x',
+    }
+    settings = read(**env)
+    assert {settings.found[name].shown() for name in env} == {"(secret)"}
+    assert "pass 100%" not in repr(settings)
 
 
 def test_a_parser_refuses_by_its_own_error_only() -> None:
