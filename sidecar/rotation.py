@@ -110,6 +110,7 @@ class Rotation:
 
     def _step(self, *, again: bool) -> Status:
         live: Generation | None = None
+        missing = "pgpool-entrypoint has not booted here"
         try:
             live = read_generation(self._around.run_dir, CURRENT)
             if live is not None and holds_failover(live.tree):
@@ -120,11 +121,12 @@ class Rotation:
             if live is not None:
                 self._serving.deliver(live)
             raise
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             live = desired = None
+            missing = f"what pgpool-entrypoint left here cannot be read: {error}"
         if live is None or desired is None:
             self._seen = None
-            return self._conclude(State.STARTING, "pgpool-entrypoint has not booted here", due=_BOOT_SECONDS)
+            return self._conclude(State.STARTING, missing, due=_BOOT_SECONDS)
         self.places = desired.resolved.places
         return self._reconcile(desired, live, again=again)
 

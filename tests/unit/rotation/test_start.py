@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from entrypoint.inputs import INPUTS
 from entrypoint.model import CURRENT
 from sidecar.login import Outcome
 from sidecar.status import State
@@ -13,9 +14,21 @@ from support.simulation import World
 def test_before_a_boot_the_sidecar_waits(tmp_path: Path) -> None:
     world = World(tmp_path, BEFORE)
     assert (world.step().state, world.status.settled) == (State.STARTING, False)
+    assert world.status.reason == "pgpool-entrypoint has not booted here"
     assert world.rotation.due_seconds() <= 1
     assert (world.pgpool.logins, world.database.asked) == ([], [])
     world.boot()
+    assert world.step().state is State.IN_SYNC
+
+
+def test_what_a_boot_left_and_cannot_be_read_is_told(world: World) -> None:
+    content = (world.run_dir / INPUTS).read_text()
+    for bad, said in (("{}", "KeyError('pgpool')"), ("no JSON", "Expecting value"), (None, "No such file")):
+        (world.run_dir / INPUTS).unlink() if bad is None else (world.run_dir / INPUTS).write_text(bad)
+        assert world.step().state is State.STARTING
+        assert said in world.status.reason
+        assert "has not booted" not in world.status.reason
+    (world.run_dir / INPUTS).write_text(content)
     assert world.step().state is State.IN_SYNC
 
 
