@@ -11,15 +11,12 @@ import secrets
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import textwrap
 import time
-from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
@@ -28,14 +25,13 @@ import psycopg
 
 from support import proc, programs
 from support.deadline import wait_until
+from support.demo_scene import APP, CHECK, DemoError, Scene, environment, found_programs, write_passfile
 from support.load import Load
 from support.pgpool_process import Pgpool, run_entrypoint
-from support.ports import free_port
 from support.postgres import PostgresServer
 from support.secret_volume import SecretVolume
 from support.sidecar_process import Sidecar
 
-APP, CHECK = "n8n", "sr_check"
 MEMORY = Path("/dev/shm")
 LOG_LINES = 40
 LOGINS_BEFORE = 20
@@ -47,10 +43,6 @@ TIMELINE = {
     "rotation.proved": "→ proved by 3 logins",
     "rotation.verified": "→ former children gone",
 }
-
-
-class DemoError(Exception):
-    """Something that was to be proved turned out to be false."""
 
 
 class Report:
@@ -93,63 +85,6 @@ class Report:
     @staticmethod
     def line(text: str) -> None:
         print(text, flush=True)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """The directories and programs of one demo, and the secrets in it."""
-
-    home: Path
-    run_dir: Path
-    pgpool_bin: Path
-    postgres_bin: Path
-    passwords: dict[str, str] = field(
-        default_factory=lambda: {role: secrets.token_urlsafe(18) for role in (APP, CHECK)}
-    )
-    replaced: list[str] = field(default_factory=list)
-    """Former passwords of the application."""
-    key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-
-    @property
-    def directory(self) -> Path:
-        return self.home
-
-    @property
-    def users(self) -> Path:
-        return self.home / "secrets/users"
-
-    @property
-    def key_file(self) -> Path:
-        return self.home / "secrets/key/aes.key"
-
-    @property
-    def passfile(self) -> Path:
-        return self.home / "pgpass"
-
-    def needles(self) -> dict[str, bytes]:
-        """What must not be seen anywhere, as it is and in the usual disguise."""
-        values = {f"the password of {role}": password for role, password in self.passwords.items()}
-        values |= {f"a former password of {APP}, number {n}": each for n, each in enumerate(self.replaced)}
-        values["the AES key"] = self.key
-        plain = {name: value.encode() for name, value in values.items()}
-        return plain | {f"{name} in base64": b64encode(value) for name, value in plain.items()}
-
-    def psql(self, port: int, query: str, *, passfile: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run psql through pgpool as the application does; its password comes from a file."""
-        return subprocess.run(
-            [*self.psql_command(port), "-c", query],
-            env={"PATH": "/usr/bin:/bin", "PGPASSFILE": str(passfile or self.passfile)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-
-    def psql_command(self, port: int) -> list[str]:
-        psql = self.postgres_bin / "psql"
-        program = str(psql) if psql.exists() else "psql"
-        return [program, "-X", "-w", "-v", "ON_ERROR_STOP=1", f"host=127.0.0.1 port={port} user={APP} dbname={APP}"]
 
 
 def main() -> None:
@@ -452,32 +387,6 @@ def explain(scene: Scene, server: PostgresServer, pgpool: Pgpool, report: Report
     report.show(f"kill -INT {pgpool.pid} {server.pid}")
     report.show(f"tail --pid={pgpool.pid} -f /dev/null; tail --pid={server.pid} -f /dev/null")
     report.show(f"rm -rf {directories}")
-
-
-def environment(scene: Scene, server: PostgresServer) -> dict[str, str]:
-    """The settings a container would be given; ports and addresses only because this is no container."""
-    return {
-        "PGPOOL_BACKENDS": f"postgres-1=127.0.0.1:{server.port}",
-        "PGPOOL_USERS_DIR": str(scene.users),
-        "PGPOOLKEYFILE": str(scene.key_file),
-        "PGPOOL_RUN_DIR": str(scene.run_dir),
-        "PGPOOL_PARAMS_LISTEN_ADDRESSES": "127.0.0.1",
-        "PGPOOL_PARAMS_PORT": str(free_port()),
-        "PGPOOL_PARAMS_PCP_PORT": str(free_port()),
-    }
-
-
-def found_programs(scene: Scene) -> dict[str, Path]:
-    paths = {"pgpool": scene.pgpool_bin / "pgpool", "postgres": scene.postgres_bin / "postgres"}
-    for option, path in paths.items():
-        if not path.is_file():
-            raise DemoError(f"there is no {path}; name its directory with --{option}-bin")
-    return paths
-
-
-def write_passfile(path: Path, password: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(f"*:*:*:{APP}:{password}\n")
 
 
 def memory_or(otherwise: Path) -> Path:
