@@ -166,6 +166,10 @@ class Keeper:
             self._told = frozenset()
         return self.view
 
+    def begin_anew(self) -> None:
+        """With other nodes: what was seen of the former ones, such as their timeline, says nothing of these."""
+        self._memory, self._doubtful = NOTHING_DONE, ()
+
     def _may_wait(self, former: View) -> bool:
         """Whether nothing has changed that could be worth a reading, nor is time itself a reason to act."""
         if former.seen_at is None or former.apart_since is not None or former.problem or self._memory.is_busy:

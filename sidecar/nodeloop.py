@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from ssl import SSLContext
 
+from entrypoint.backends import Backend
 from entrypoint.catalogue import load_catalogue
 from entrypoint.compat.translate import load_translated
 from entrypoint.errors import Problems
@@ -40,20 +41,22 @@ class BootedCluster:
         self._events = events
         self._told: list[Mapping[str, str]] = []
         self._booted = 0
+        self._nodes: tuple[Backend, ...] = ()
         self._observer: Observer | None = None
 
     def members(self) -> tuple[Member, ...]:
         """What was last seen of each backend."""
         return self._observer.members() if self._observer else ()
 
-    def follow(self) -> None:
-        """Observe the backends of the last boot. Raises OSError, KeyError or ValueError.
+    def follow(self) -> bool:
+        """Observe the backends of the last boot, and tell whether they are others than before.
 
+        Raises OSError, KeyError or ValueError.
         Those that pgpool was started with, whose ids it has, whatever a file of PGPOOL_BACKENDS_FILE says by now.
         """
         booted = marked_at(self._run_dir, BOOTED)
         if booted == self._booted:
-            return
+            return False
         generation = read_generation(self._run_dir, BOOTED)
         if generation is None:
             raise FileNotFoundError(f"{BOOTED} leads nowhere")
@@ -69,7 +72,8 @@ class BootedCluster:
             period=PERIOD_SECONDS,
         )
         self._observer.start()
-        self._booted = booted
+        former, self._nodes, self._booted = self._nodes, nodes, booted
+        return former != nodes
 
     def stop(self) -> None:
         """Observe nobody."""
@@ -117,7 +121,8 @@ class NodeLoop:
             self._cluster.wake.clear()
             failure: Mapping[str, str] = {}
             try:
-                self._cluster.follow()
+                if self._cluster.follow():
+                    self._keeper.begin_anew()
                 self._keeper.step()
             except Exception as error:  # noqa: BLE001  # whatever it is, pgpool is served better by another look
                 failure = without_values(error)

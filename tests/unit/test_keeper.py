@@ -355,3 +355,13 @@ def test_time_alone_may_be_reason_enough_to_act_and_then_a_reading_is_not_spared
         assert site.now < NOW + SPARING_SECONDS
     assert site.done == ["detach 0"]
     assert site.now - NOW == 1.5, "the first look after 1.1 s, and the time until the next one"
+
+
+def test_the_timeline_of_former_nodes_keeps_no_new_cluster_from_having_a_primary() -> None:
+    site = Site(states=[without_patroni(each) for each in (leading, following, following)])
+    assert site.steps(4).truth.primary == 0
+    new = [shows(leading, timeline=1), shows(following, timeline=1), silent]
+    site.states = [without_patroni(each) for each in new]
+    assert site.steps(4).truth.primary is None
+    site.keeper.begin_anew()
+    assert site.steps(4).truth.primary == 0

@@ -236,6 +236,30 @@ def test_the_backends_of_the_last_boot_are_observed(site: Site) -> None:
     assert site.names() == ["c"]
 
 
+def test_whether_they_are_others_than_before_is_told(site: Site) -> None:
+    one, other = f"a={refusing()}", f"a={refusing()}"
+    told = []
+    for number, nodes in enumerate((one, one, other), start=1):
+        site.boot(nodes, number)
+        told += [site.cluster.follow(), site.cluster.follow()]
+    assert told == [True, False, False, False, True, False]
+
+
+def test_what_was_seen_of_other_nodes_is_forgotten(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[tuple[str, ...]] = []
+
+    def wait_for(number: int) -> None:
+        site.wait(lambda: len(forgotten) == number)
+
+    monkeypatch.setattr(site.keeper, "begin_anew", lambda: forgotten.append(tuple(site.names())))
+    with site.running():
+        for number, name in enumerate("aba", start=1):
+            site.boot(f"{name}={refusing()}", number)
+            site.cluster.wake.set()
+            wait_for(number)
+    assert forgotten == [("a",), ("b",), ("a",)]
+
+
 @pytest.mark.parametrize("now", ["b={b},a={a}", "garbage", ""])
 def test_a_list_of_backends_that_has_changed_since_counts_for_nothing(site: Site, now: str) -> None:
     """Ids are those that pgpool was started with: else the wrong node would be detached."""
