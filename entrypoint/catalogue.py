@@ -146,7 +146,7 @@ class Catalogue:
         if successor := SUCCESSORS.get(re.sub(r"[0-9]+$", "", lowered)):
             remedy = f"its successor is {successor}"
         else:
-            close = _close_to(lowered, self.parameters, 0.7)
+            close = close_to(lowered, self.parameters, 0.7)
             remedy = f"did you mean {close}?" if close else "see the parameter list in pgpool's manual"
         raise UnknownParameterError(f"pgpool {self.minor} has no parameter {lowered!r}", remedy)
 
@@ -261,7 +261,7 @@ def _assign_enum(parameter: Parameter, index: int | None, value: str) -> Assignm
     for option in parameter.options + parameter.hidden_options:
         if value.lower() == option.lower():
             return Assignment(parameter, index, conf_string(option))
-    close = _close_to(value.lower(), parameter.options, 0.6)
+    close = close_to(value.lower(), parameter.options, 0.6)
     raise InvalidValueError(
         "is not one of its values",
         (f"did you mean {close}? " if close else "") + f"choose from {', '.join(parameter.options)}",
@@ -279,7 +279,8 @@ def _assign_string(parameter: Parameter, index: int | None, value: str) -> Assig
         ) from None
 
 
-def _close_to(word: str, known: Iterable[str], likeness: float) -> str | None:
+def close_to(word: str, known: Iterable[str], likeness: float) -> str | None:
+    """What was meant by a word that is not known: the likeliest, if it is as like as this (0 to 1)."""
     from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
 
     return next(iter(get_close_matches(word, known, 1, likeness)), None)

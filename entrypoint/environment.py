@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from entrypoint import settings as table
 from entrypoint.backends import BackendsError
-from entrypoint.catalogue import Catalogue, InvalidValueError, Parameter
+from entrypoint.catalogue import Catalogue, InvalidValueError, Parameter, close_to
 from entrypoint.errors import Problems
 from entrypoint.settings import Given, Setting, Settings
 from entrypoint.sources import Raw, Reader, SourceError, text
@@ -48,7 +48,7 @@ def load(
     """
     found = {**dict(find_settings(env, catalogue, reader, problems)), **(translated or {})}
     for setting in table.TABLE if translated is None else ():
-        if setting.required and env.keys().isdisjoint((setting.name, f"{setting.name}_FILE")):
+        if setting.required and not given_as(setting.name, env):
             problems.add(setting.name, "not set", "is required", f"set it to {setting.shape}")
 
     for setting in table.TABLE:
@@ -79,6 +79,11 @@ def load(
     )
 
 
+def given_as(variable: str, env: Mapping[str, str]) -> list[str]:
+    """The names under which a variable is given: its own, and that with `_FILE`."""
+    return [name for name in (variable, f"{variable}_FILE") if name in env]
+
+
 def is_ours(name: str, value: str) -> bool:
     """Whether a variable speaks to this program: `PGPOOL_…` and PGPOOLKEYFILE, but no service link.
 
@@ -95,19 +100,23 @@ def is_secret(name: str, catalogue: Catalogue) -> bool:
     """Whether a variable's own value is a secret, written down nowhere; that of its `_FILE` form is only a path."""
     if name in _BY_NAME:
         return _BY_NAME[name].secret
-    parameter = _parameter(name, catalogue)
+    parameter = _given_parameter(name, catalogue)
     return parameter is not None and parameter.secret
 
 
 def is_confidential(name: str, catalogue: Catalogue) -> bool:
     """Whether a variable's own value is not shown: secrets, and commands, which unlike those are in inputs.json."""
-    parameter = _parameter(name, catalogue)
+    parameter = _given_parameter(name, catalogue)
     return is_secret(name, catalogue) if parameter is None else parameter.confidential
 
 
-def _parameter(variable: str, catalogue: Catalogue) -> Parameter | None:
+def _given_parameter(variable: str, catalogue: Catalogue) -> Parameter | None:
+    return _parameter(variable, catalogue) if variable.startswith(PARAMS_PREFIX) else None
+
+
+def _parameter(name: str, catalogue: Catalogue) -> Parameter | None:
     try:
-        return catalogue.find(variable.removeprefix(PARAMS_PREFIX))[0] if variable.startswith(PARAMS_PREFIX) else None
+        return catalogue.find(name.removeprefix(PARAMS_PREFIX))[0]
     except InvalidValueError:
         return None
 
@@ -180,21 +189,15 @@ def base_name(name: str, catalogue: Catalogue) -> str | None:
 
 def is_parameter(variable: str, catalogue: Catalogue) -> bool:
     """Whether `PGPOOL_PARAMS_<NAME>`, or the name alone, means a parameter of pgpool.conf."""
-    try:
-        catalogue.find(variable.removeprefix(PARAMS_PREFIX))
-    except InvalidValueError:
-        return False
-    return True
+    return _parameter(variable, catalogue) is not None
 
 
 def _suggestion(name: str, catalogue: Catalogue) -> str:
     bare = name.removeprefix("PGPOOL_")
     if is_parameter(bare, catalogue):
         return f"a parameter of pgpool.conf is set as {PARAMS_PREFIX}{bare}"
-    from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
-
-    close = get_close_matches(name, [*_BY_NAME, *(f"{known}_FILE" for known in _BY_NAME)], 1, 0.76)
-    return f"did you mean {close[0]}?" if close else "`pgpool-entrypoint settings` lists them all"
+    close = close_to(name, [*_BY_NAME, *(f"{known}_FILE" for known in _BY_NAME)], 0.76)
+    return f"did you mean {close}?" if close else "`pgpool-entrypoint settings` lists them all"
 
 
 def parse_setting(setting: Setting[T], found: Mapping[str, Raw], problems: Problems) -> T | None:

@@ -11,7 +11,7 @@ class ExitCode(IntEnum):
     OK = 0
     BUG = 1
     NO = 1
-    """The answer of `probe` and of `pgpool-sidecar --once`. Of Docker's HEALTHCHECK, which knows but 0 and 1."""
+    """The answer `no` of `probe` and of `pgpool-sidecar --once`: Docker's HEALTHCHECK knows but 0 and 1."""
     USAGE = 64
     CANNOT_PUBLISH = 73
     CONFIGURATION = 78
@@ -34,6 +34,11 @@ class Problem:
     def __str__(self) -> str:
         """The problem as three indented lines: who, what, what to do."""
         return f"  {self.setting} ({self.origin})\n      {self.what}\n      → {self.remedy}"
+
+    @property
+    def line(self) -> str:
+        """The same as one line."""
+        return f"{self.setting} ({self.origin}) {self.what} → {self.remedy}"
 
 
 class EntrypointError(Exception):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from entrypoint.catalogue import Catalogue
 from entrypoint.compat.translate import pcp_password_variable, recorded
-from entrypoint.environment import parse_setting, read_variable
+from entrypoint.environment import given_as, parse_setting, read_variable
 from entrypoint.errors import Problems
 from entrypoint.publish import replace_file
 from entrypoint.settings import PCP_PASSWORD as PCP_VARIABLE
@@ -81,7 +81,7 @@ def run_directory(env: Mapping[str, str]) -> Path:
     Raises ConfigurationError when PGPOOL_RUN_DIR, or PGPOOL_RUN_DIR_FILE, does not tell.
     """
     problems, found = Problems(), {}
-    for name in {RUN_DIR.name, f"{RUN_DIR.name}_FILE"} & env.keys():
+    for name in given_as(RUN_DIR.name, env):
         raw = read_variable(name, RUN_DIR.name, env, Reader(), problems, secret=False)
         if raw is not None:
             found[name] = raw

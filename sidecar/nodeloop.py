@@ -51,8 +51,8 @@ class BootedCluster:
     def follow(self) -> bool:
         """Observe the backends of the last boot, and tell whether they are others than before.
 
-        Raises OSError, KeyError or ValueError.
         Those that pgpool was started with, whose ids it has, whatever a file of PGPOOL_BACKENDS_FILE says by now.
+        Raises OSError, KeyError or ValueError.
         """
         booted = marked_at(self._run_dir, BOOTED)
         if booted == self._booted:

@@ -90,9 +90,7 @@ class Restarter:
         try:
             read_desired(self._around.run_dir, self._around.env, self._around.now())
         except ConfigurationError as error:
-            first = error.problems[0]
-            what = f"{first.setting} ({first.origin}) {first.what} → {first.remedy}"
-            raise NotYetError(f"a restart would end in refusal: {what}", alarm=True) from None
+            raise NotYetError(f"a restart would end in refusal: {error.problems[0].line}", alarm=True) from None
         self._around.dry_run(render(desired.resolved.model).files[CONF])
         check = desired.roles.check_user
         return self._proof.ask(database, check, desired.roles.passwords[check]).outcome is Outcome.ACCEPTED

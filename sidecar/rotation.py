@@ -49,8 +49,6 @@ class Rotation:
         self._restarter = Restarter(around, proof, self._account, self._backoff)
         self._look = Look(around, proof)
         self._serving = Serving(around, proof, self._account, self._heartbeat, self._published)
-        self.places: frozenset[Path] = frozenset()
-        """Every file and directory that the last good reading looked at."""
         self._seen: tuple[str, str, int] | None = None
         """What the last step began with: digests wanted and live, and the time of the boot."""
         self._due = 0.0
@@ -59,6 +57,12 @@ class Rotation:
     def status(self) -> Status:
         """The account of the last step."""
         return self._account.status
+
+    @property
+    def places(self) -> frozenset[Path]:
+        """Every file and directory that the last good reading looked at."""
+        desired = self._look.desired
+        return desired.resolved.places if desired else frozenset()
 
     def check_role(self) -> tuple[str, Secret] | None:
         """The check role and its password, as pgpool has them; None before a boot, in its midst, and before a step.
@@ -127,7 +131,6 @@ class Rotation:
         if live is None or desired is None:
             self._seen = None
             return self._conclude(State.STARTING, missing, due=_BOOT_SECONDS)
-        self.places = desired.resolved.places
         return self._reconcile(desired, live, again=again)
 
     def _reconcile(self, desired: Desired, live: Generation, *, again: bool) -> Status:
@@ -215,7 +218,7 @@ class Rotation:
         self._heartbeat.go_on()
         self._around.metrics.rejected_credentials.set(len(self._heartbeat.refused))
         problems = error.problems if isinstance(error, ConfigurationError) else ()
-        told = [f"{each.setting} ({each.origin}) {each.what} → {each.remedy}" for each in problems]
+        told = [each.line for each in problems]
         reason = "; ".join(told) or " ".join(str(error).split())
         return self._conclude(State.INVALID, reason)
 

@@ -43,9 +43,8 @@ class Look:
         self._gone_since: dict[str, float] = {}
         self.removals: list[float] = []
         """When a role is next to be removed."""
-
         self.desired: Desired | None = None
-        """What was read last."""
+        """The last good reading."""
 
     @property
     def key(self) -> Secret | None:

@@ -10,7 +10,7 @@ from psycopg import pq
 from entrypoint.backends import Backend
 from entrypoint.secret import Secret
 from sidecar.dial import Place, is_far
-from sidecar.libpq import FULL, NOT_REACHABLE, Refusal, Rows, ask, connect, conninfo_of
+from sidecar.libpq import FULL, NO_ANSWER, NOT_REACHABLE, Refusal, Rows, ask, connect, conninfo_of
 from sidecar.member import Reach, Sql
 from sidecar.retry import Backoff
 
@@ -91,9 +91,9 @@ class Standing:
             return self._ask(asked, until)
         except TimeoutError:
             self.close()
-            return _no_answer(asked, Reach.SILENT, "no answer in time")
+            return _no_answer(asked, Reach.SILENT, NO_ANSWER)
         except ConnectionError:
-            return _no_answer(asked, Reach.REFUSED, "not reachable")
+            return _no_answer(asked, Reach.REFUSED, NOT_REACHABLE)
         except OSError as error:
             # Of a name that nobody resolves just now, or a lack of our own, nobody is to suffer.
             return _no_answer(asked, Reach.SILENT if is_far(error) else Reach.UNTOLD, "the host is not to be found")

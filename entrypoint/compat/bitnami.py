@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from entrypoint.compat.draft import Draft, Row, given_as, is_on, read_conf, read_rows
+from entrypoint.compat.draft import Draft, Row, is_on, read_conf, read_rows
+from entrypoint.environment import given_as
 from entrypoint.secret import Secret
 from entrypoint.sources import Raw
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from entrypoint.catalogue import TRUE
 from entrypoint.compat import conf
-from entrypoint.environment import ENVIRONMENT, read_variable
+from entrypoint.environment import ENVIRONMENT, given_as, read_variable
 from entrypoint.errors import Problems
 from entrypoint.material import Credential
 from entrypoint.secret import Secret
@@ -130,8 +130,3 @@ def _read(draft: Draft, rows: Iterable[Row]) -> Iterator[tuple[str, Raw]]:
             if raw is not None:
                 origin = f"from {name}" if raw.origin == ENVIRONMENT else raw.origin
                 yield row.variable, Raw(raw.value, origin, raw.secret)
-
-
-def given_as(variable: str, env: Mapping[str, str]) -> list[str]:
-    """The names under which a variable is given."""
-    return [name for name in (variable, f"{variable}_FILE") if name in env]

@@ -7,8 +7,8 @@ from pathlib import Path
 from entrypoint import defaults, tls
 from entrypoint.backends import FLAGS, MAX_NAME_BYTES, BackendsError, parse_backends
 from entrypoint.catalogue import Catalogue, InvalidValueError, UnknownParameterError
-from entrypoint.compat.draft import Draft, given_as, is_default, is_on
-from entrypoint.environment import PARAMS_PREFIX, is_confidential, read_variable
+from entrypoint.compat.draft import Draft, is_default, is_on
+from entrypoint.environment import PARAMS_PREFIX, given_as, is_confidential, read_variable
 from entrypoint.material import Supplied
 from entrypoint.sources import Raw
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from entrypoint.catalogue import Catalogue
-from entrypoint.compat.draft import Draft, Row, given_as, is_on, read_conf, read_rows
-from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, find_settings
+from entrypoint.compat.draft import Draft, Row, is_on, read_conf, read_rows
+from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, find_settings, given_as
 from entrypoint.sources import Raw
 
 NAME = "pgpool/pgpool"

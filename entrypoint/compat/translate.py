@@ -6,11 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entrypoint import settings as table
-from entrypoint.catalogue import Catalogue
+from entrypoint.catalogue import Catalogue, close_to
 from entrypoint.compat import bitnami, official
-from entrypoint.compat.draft import Draft, given_as
+from entrypoint.compat.draft import Draft
 from entrypoint.compat.native import settle
-from entrypoint.environment import ENVIRONMENT, PARAMS_PREFIX, base_name, is_ours, is_parameter, is_secret, load
+from entrypoint.environment import (
+    ENVIRONMENT,
+    PARAMS_PREFIX,
+    base_name,
+    given_as,
+    is_ours,
+    is_parameter,
+    is_secret,
+    load,
+)
 from entrypoint.errors import Problems
 from entrypoint.material import Supplied
 from entrypoint.settings import Settings
@@ -77,14 +86,12 @@ def _without(names: AbstractSet[str], env: Mapping[str, str]) -> dict[str, str]:
 
 def _strangers(image: str, env: Mapping[str, str], theirs: AbstractSet[str], catalogue: Catalogue) -> dict[str, str]:
     """The variables that are nobody's, which that image passes over, each with what to do; none that is nearly ours."""
-    from difflib import get_close_matches  # noqa: PLC0415  # only a mistake needs it
-
     found = {}
     ours = [setting.name for setting in table.TABLE]
     for name, value in sorted(env.items()):
         if name in theirs or not is_ours(name, value) or base_name(name, catalogue) is not None:
             continue
-        close = next(iter(get_close_matches(name, [*ours, *_NAMES[image]], 1, 0.9)), None)
+        close = close_to(name, [*ours, *_NAMES[image]], 0.9)
         parameter = f"{PARAMS_PREFIX}{name.removeprefix('PGPOOL_')}"
         if close in ours:
             continue
