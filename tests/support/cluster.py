@@ -105,18 +105,7 @@ class Cluster:
     def switchover(self, candidate: str | None = None) -> str:
         """Have Patroni move the primary, and return the new one's name when Patroni says that it is done."""
         leader = self.leader()
-        body = {"leader": leader, "candidate": candidate}
-
-        def is_taken() -> bool:
-            try:
-                self.nodes[leader].ask("POST", "switchover", body, timeout=SWITCHOVER_TIMEOUT)
-            except RefusedError as error:
-                if error.code != UNAVAILABLE:
-                    raise
-                return False  # etcd takes no writes for a moment, while it elects a leader of its own
-            return True
-
-        self.wait_until(is_taken, SWITCHOVER_TIMEOUT)
+        self._have(leader, "switchover", {"leader": leader, "candidate": candidate}, SWITCHOVER_TIMEOUT)
         return self.wait_until(lambda: new if (new := self.find_leader()) != leader else None, SWITCHOVER_TIMEOUT)
 
     def kill_postmaster(self, node: str) -> None:
@@ -148,7 +137,7 @@ class Cluster:
 
     def restart_postgres(self, node: str) -> None:
         """Have Patroni restart its PostgreSQL, and wait for that."""
-        self.nodes[node].ask("POST", "restart", {}, timeout=RESTART_TIMEOUT)
+        self._have(node, "restart", {}, RESTART_TIMEOUT)
 
     def cut(self, nodes: Iterable[str], how: How = "drop") -> None:
         """Cut these nodes off from whoever uses `far` addresses: silently, or with resets.
@@ -194,6 +183,20 @@ class Cluster:
             member.wait_until_healthy()
         self.wait_until_healthy()
         self.configure(self.options.dynamic())
+
+    def _have(self, node: str, what: str, body: object, timeout: float) -> None:
+        """Have Patroni do something as soon as it can: it may be demoting still, or etcd elect a leader of its own."""
+
+        def is_done() -> bool:
+            try:
+                self.nodes[node].ask("POST", what, body, timeout=timeout)
+            except RefusedError as error:
+                if error.code != UNAVAILABLE:
+                    raise
+                return False
+            return True
+
+        self.wait_until(is_done, timeout)
 
     # What is the case.
 

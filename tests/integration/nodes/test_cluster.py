@@ -230,6 +230,14 @@ def test_a_standby_is_restarted_by_patroni_and_streams_again(cluster: Cluster) -
     assert cluster.leader() == leader
 
 
+def test_a_node_that_is_still_being_demoted_is_restarted_after_that(cluster: Cluster) -> None:
+    former = cluster.leader()
+    leader = cluster.switchover()
+    cluster.restart_postgres(former)
+    cluster.wait_until_healthy()
+    assert cluster.leader() == leader
+
+
 def test_without_one_etcd_member_patroni_goes_on(cluster: Cluster) -> None:
     cluster.stop_etcd(1)
     candidate = cluster.standbys()[0]
