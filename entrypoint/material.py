@@ -29,8 +29,11 @@ class Supplied:
 
     credentials: tuple[Credential, ...] = ()
     key: Secret | None = None
-    tls: Mapping[str, Path]
-    """Where tls.crt, tls.key and ca.crt are, when they do not stand under these names in one directory."""
+    tls: Mapping[str, Path] | None
+    """Where tls.crt, tls.key and ca.crt are, when they do not stand under these names in one directory.
+
+    None: nowhere; TLS is on with a certificate that is made up.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

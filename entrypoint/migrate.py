@@ -205,18 +205,29 @@ def _files(result: Migration, loaded: Loaded, source: Source) -> None:
         words = f"the content of {key_file.value}" if key_file else _value("PGPOOL_AES_KEY", source)
         path = secret("pgpool-key", "/etc/pgpool/key", "aes.key", words)
         _set(result, table.KEY_FILE.name, Raw(path, "from PGPOOL_AES_KEY"))
-    tls_dir = found.get(table.TLS_DIR.name)
-    places = dict(supplied.tls) if supplied else {}
-    if tls_dir is not None and not places:
-        places = {file: Path(tls_dir.value) / file for file in tls.REQUIRED}
-    for file, place in places.items():
-        secret("pgpool-tls", "/etc/pgpool/tls", file, f"the content of {place}")
-        _set(result, table.TLS_DIR.name, Raw("/etc/pgpool/tls", found[table.TLS_DIR.name].origin))
+    certificate = dict(_certificate(loaded))
+    for file, words in certificate.items():
+        secret("pgpool-tls", "/etc/pgpool/tls", file, words)
+        origin = found[table.TLS_DIR.name].origin if table.TLS_DIR.name in found else "TLS is on"
+        _set(result, table.TLS_DIR.name, Raw("/etc/pgpool/tls", origin))
     if (hba_file := found.get(table.HBA_FILE.name)) is not None:
         result.config_maps["pgpool-hba"] = {"pool_hba.conf": f"the content of {hba_file.value}"}
         result.mounts["pgpool-hba"] = "/etc/pgpool/hba"
-        result.differences += _hba_faults(Path(hba_file.value), has_tls=bool(places), has_authority="ca.crt" in places)
+        has_tls, has_authority = "tls.crt" in certificate, "ca.crt" in certificate
+        result.differences += _hba_faults(Path(hba_file.value), has_tls=has_tls, has_authority=has_authority)
         _set(result, table.HBA_FILE.name, Raw("/etc/pgpool/hba/pool_hba.conf", hba_file.origin))
+
+
+def _certificate(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    """The files of the Secret for TLS, each with what goes in."""
+    if loaded.supplied is not None and loaded.supplied.tls is None:
+        yield "tls.crt", "a certificate for the name that clients connect to (cert-manager makes one, as in deploy/)"
+        yield "tls.key", "its key"
+        return
+    tls_dir = loaded.settings.tls_dir
+    places = {} if tls_dir is None else {file: tls_dir / file for file in tls.REQUIRED}
+    for file, place in ((loaded.supplied and loaded.supplied.tls) or places).items():
+        yield file, f"the content of {place}"
 
 
 def _hba_faults(path: Path, *, has_tls: bool, has_authority: bool) -> Iterator[str]:

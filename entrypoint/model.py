@@ -37,6 +37,8 @@ class MadeUp:
     pcp_password: Secret
     check_key: Secret | None
     """Encrypts the check role's password in pgpool.conf when PGPOOLKEYFILE does not; None: it is left out there."""
+    certificate: Mapping[str, bytes] | None = field(default=None, repr=False)
+    """tls.crt and tls.key, for who comes from an image that makes them up; None: made when needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,13 @@ from entrypoint.child import minimal_environment
 from entrypoint.compat.translate import load_translated
 from entrypoint.errors import Problems
 from entrypoint.material import Material, read_material
-from entrypoint.model import MadeUp, PgpoolModel, build
+from entrypoint.model import CURRENT, MadeUp, PgpoolModel, build
 from entrypoint.program import Program, catalogue_for
 from entrypoint.render import render
 from entrypoint.secret import Secret
+from entrypoint.self_signed import self_signed
 from entrypoint.settings import Settings
-from entrypoint.sources import Reader, consistently
+from entrypoint.sources import Directory, Reader, consistently
 from entrypoint.tree import Tree
 
 _RANDOM_BYTES = 24
@@ -53,6 +54,10 @@ def resolve(env: Mapping[str, str], catalogue: Catalogue, *, made_up: MadeUp, no
         loaded = load_translated(env, catalogue, reader, problems)
         settings = loaded.settings
         material = read_material(settings, reader, problems, loaded.supplied)
+        if loaded.supplied is not None and loaded.supplied.tls is None:
+            live = settings.run_dir / CURRENT
+            pair = self_signed(now) if made_up.certificate is None else made_up.certificate
+            settings, material = replace(settings, tls_dir=live), replace(material, tls=Directory(live, pair))
         model = build(settings, material, made_up, catalogue, now, problems)
         problems.raise_if_any()
         model = replace(model, warnings=(*loaded.warnings, *model.warnings))

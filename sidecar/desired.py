@@ -1,17 +1,19 @@
 """What a boot at this moment would publish, and variants of it that hold some roles back."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from entrypoint import inputs
+from entrypoint import inputs, tls
 from entrypoint.catalogue import Catalogue, load_catalogue
 from entrypoint.errors import Problems
 from entrypoint.inputs import read_inputs
 from entrypoint.material import Credential
 from entrypoint.model import MadeUp, build
 from entrypoint.pipeline import Resolved, resolve
+from entrypoint.publish import BOOTED
 from entrypoint.render import render
 from entrypoint.saslprep import prepared
 from entrypoint.secret import Secret
@@ -77,13 +79,18 @@ def read_desired(run_dir: Path, env: Mapping[str, str], now: datetime) -> Desire
     problems.raise_if_any()
     withheld = {name: env[name] for name in boot.withheld}
     catalogue = load_catalogue(boot.pgpool)
-    made_up = MadeUp(_made(run_dir / inputs.PCP_PASSWORD) or Secret(""), _made(run_dir / inputs.CHECK_KEY))
+    made_up = _made_up(run_dir)
     resolved = resolve({**boot.environment, **withheld}, catalogue, made_up=made_up, now=now)
     return Desired(catalogue, made_up, resolved, now)
 
 
-def _made(file: Path) -> Secret | None:
-    try:
-        return Secret(file.read_text())
-    except FileNotFoundError:
-        return None
+def _made_up(run_dir: Path) -> MadeUp:
+    """What the last boot made up. A certificate stands only in what pgpool was started with."""
+    places = {name: run_dir / name for name in (inputs.PCP_PASSWORD, inputs.CHECK_KEY)}
+    places |= {name: run_dir / BOOTED / name for name in tls.REQUIRED}
+    found: dict[str, bytes] = {}
+    for name, place in places.items():
+        with suppress(FileNotFoundError):
+            found[name] = place.read_bytes()
+    pcp_password, check_key = found.pop(inputs.PCP_PASSWORD, b""), found.pop(inputs.CHECK_KEY, None)
+    return MadeUp(Secret(pcp_password.decode()), None if check_key is None else Secret(check_key.decode()), found)

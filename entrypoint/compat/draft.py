@@ -47,6 +47,8 @@ class Draft:
     """Whether what may be mounted in that image is mounted on this machine."""
     certificate: str = ""
     """What to do when TLS is on without a certificate, in that image's words."""
+    self_signs: bool = False
+    """Whether that image makes one up."""
 
     def has(self, setting: str) -> bool:
         """Whether one of our settings is given in our own words."""

@@ -250,8 +250,8 @@ def _check_role(draft: Draft) -> None:
         draft.set("PGPOOL_CHECK_USER", user)
 
 
-def _tls(draft: Draft, catalogue: Catalogue) -> dict[str, Path]:
-    """Where certificate, key and authority are, as a Secret of type kubernetes.io/tls names them."""
+def _tls(draft: Draft, catalogue: Catalogue) -> dict[str, Path] | None:
+    """Where certificate, key and authority are, as a Secret of type kubernetes.io/tls names them; None: made up."""
     names = {"tls.crt": "ssl_cert", "tls.key": "ssl_key", "ca.crt": "ssl_ca_cert"}
     switch = draft.parameters.pop("ssl", None)
     files = {file: raw for file, name in names.items() if (raw := draft.parameters.pop(name, None)) and raw.value}
@@ -264,8 +264,13 @@ def _tls(draft: Draft, catalogue: Catalogue) -> dict[str, Path]:
         draft.refuse(switch, "ssl", error.what, error.remedy)
         return {}
     if missing := [names[file] for file in tls.REQUIRED if file not in files]:
-        what = f"TLS is on without {' and '.join(missing)}; no certificate is made up here, for it would prove nothing"
-        draft.problems.add("ssl", switch.origin, what, draft.certificate)
+        if draft.self_signs and not files:
+            draft.warnings.append(
+                f"TLS is on ({switch.origin}) without a certificate, so that one is made up at each boot, as by that "
+                f"image; it proves nothing to clients: {draft.certificate}"
+            )
+            return None
+        draft.problems.add("ssl", switch.origin, f"TLS is on without {' and '.join(missing)}", draft.certificate)
         return {}
     for raw in files.values():
         if not raw.value.startswith("/"):

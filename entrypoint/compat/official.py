@@ -85,6 +85,7 @@ def draft(given: Draft, catalogue: Catalogue) -> None:
             "PGPOOL_ENABLE_POOL_PASSWD is not taken over: only roles whose passwords are given can log in; give each "
             "role that is to log in its <X>_USERNAME and <X>_PASSWORD"
         )
+    given.self_signs = True
     given.certificate = (
         f"mount tls.crt and tls.key at {volume(given.env)}/tls, or name another directory that has them in "
         f"PGPOOL_TLS_DIR; or go without TLS: {off}"

@@ -99,7 +99,7 @@ def test_pgpool_boots_with_it_as_it_is_and_its_roles_log_in_by_scram(
 def test_its_certificate_serves_and_whoever_comes_without_tls_is_refused(
     new_pod: NewPod, postgres: PostgresServer, create_role: CreateRole, image: str
 ) -> None:
-    case = ({"bitnami": foreign.COMPOSE, "official": foreign.OPERATOR} | foreign.WITHOUT_CERTIFICATE)[image]
+    case = {"bitnami": foreign.COMPOSE, "official": foreign.OPERATOR, **foreign.WITHOUT_CERTIFICATE}[image]
     pod = placed(case, new_pod(), postgres, create_role)
     issued = Authority().issue().write(pod.directory / "config/tls")
     if image == "bitnami":
@@ -145,6 +145,33 @@ def test_the_sidecar_of_passwords_in_variables_wants_the_same_ones(
                 timeout=20,
                 failure=lambda: sidecar.log,
             )
+
+
+def test_a_certificate_that_is_made_up_stays_until_the_next_boot_whatever_rotates(
+    new_pod: NewPod, postgres: PostgresServer, create_role: CreateRole
+) -> None:
+    pod = placed(foreign.OPERATOR, new_pod(), postgres, create_role)
+    (file := pod.directory / "my_app").write_text(password := pod.environment.pop("MY_APP_PASSWORD"))
+    pod.environment |= {"MY_APP_PASSWORD_FILE": str(file), "PGPOOL_PARAMS_SSL": "on"}
+    secrets = {name: value for name, value in pod.environment.items() if name.endswith("_PASSWORD")}
+    certificates = set()
+    for new in ("another % one", "yet % another"):
+        with started(pod) as pgpool, Sidecar(pod, **secrets) as sidecar:
+            pgpool.wait_until_login("my_app", password, sslmode="require")
+            assert "one is made up at each boot" in pgpool.log
+            assert not pgpool.can_log_in("my_app", password, sslmode="disable")
+            sidecar.wait_until("in_sync")
+            certificate, before = (pod.generation / "tls.crt").read_bytes(), pod.generation.resolve()
+            postgres.alter_password("my_app", new)
+            file.write_text(new)
+            pgpool.wait_until_login("my_app", new, sslmode="require")
+            sidecar.wait_until("in_sync")
+            assert pod.generation.resolve() != before
+            assert (pod.generation / "tls.crt").read_bytes() == certificate
+            assert pod.run("check").returncode == 0
+            certificates.add(certificate)
+            password = new
+    assert len(certificates) == 2
 
 
 def test_a_contradiction_starts_nothing(new_pod: NewPod) -> None:

@@ -18,8 +18,9 @@ from support.shell import type_in
 
 DOCUMENT, SECTION = "docs/migration.md", "From another image"
 PIPELINES = block(DOCUMENT, SECTION, "sh").splitlines()
-CASES = [name for name in foreign.ALL if name != "official configmap"]
-"""Of that one, pgpool.conf itself is a file in the container; the last test has such a file."""
+CASES = [name for name in foreign.ALL if "configmap" not in name]
+"""Of those, pgpool.conf itself is a file in the container; the last test has such a file."""
+PAIR = foreign.pair_in_words()
 
 
 def deployment(environment: dict[str, str]) -> Iterator[Document]:
@@ -70,6 +71,8 @@ def done(text: str, case: Foreign, directory: Path) -> dict[str, str]:
 
 def meant(words: str, case: Foreign, directory: Path) -> str:
     """What stands in the Secret of which only words are printed."""
+    if words in PAIR:
+        return PAIR[words]
     if path := re.fullmatch(r"the content of (\S+)", words):
         return Path(path[1]).read_text()
     if name := re.match(r'the name "(.*)"$', words):

@@ -6,7 +6,10 @@ differences.
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+
+from entrypoint.self_signed import self_signed
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,13 @@ class Foreign:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_text(content)
         return {name: value.replace("{DIR}", str(directory)) for name, value in self.environment.items()}
+
+
+def pair_in_words() -> dict[str, str]:
+    """A certificate and its key, by the words with which `migrate` asks for what nobody has given."""
+    pair = self_signed(datetime(2026, 1, 1, tzinfo=UTC))
+    certificate = "a certificate for the name that clients connect to (cert-manager makes one, as in deploy/)"
+    return {certificate: pair["tls.crt"].decode(), "its key": pair["tls.key"].decode()}
 
 
 DIFFERS = {
@@ -231,7 +241,7 @@ MINIMAL_TLS = Foreign(
         "PGPOOL_ENABLE_POOL_PASSWD": "true",
         "PGPOOL_SKIP_PASSWORD_ENCRYPTION": "false",
     },
-    {**MINIMAL.expected, "enable_pool_hba": "on"},
+    {**MINIMAL.expected, "enable_pool_hba": "on", "ssl": "on"},
     MINIMAL.roles,
 )
 """The present one: TLS is on, with a certificate that is made up at each start unless one is mounted."""
@@ -276,7 +286,7 @@ MOUNTED = Foreign(
 MOUNTED_TLS = Foreign(
     {name: value for name, value in MOUNTED.environment.items() if not name.startswith("PGPOOL_PCP_")}
     | {name: value for name, value in MINIMAL_TLS.environment.items() if "PASSW" in name},
-    {**MOUNTED.expected, "enable_pool_hba": "on", "log_min_messages": "'warning'"},
+    {**MOUNTED.expected, "enable_pool_hba": "on", "ssl": "on", "log_min_messages": "'warning'"},
     MOUNTED.roles,
     {
         "config/pgpool.conf": MOUNTED.files["config/pgpool.conf"]
@@ -285,6 +295,9 @@ MOUNTED_TLS = Foreign(
     },
 )
 """The present one."""
+
+WITHOUT_CERTIFICATE = {"official minimal, TLS": MINIMAL_TLS, "official configmap, TLS": MOUNTED_TLS}
+"""Those that boot with a certificate that is made up."""
 
 OPERATOR = Foreign(
     {
@@ -327,7 +340,5 @@ ALL = {
     "official minimal": MINIMAL,
     "official configmap": MOUNTED,
     "official issues": OPERATOR,
+    **WITHOUT_CERTIFICATE,
 }
-
-WITHOUT_CERTIFICATE = {"official minimal": MINIMAL_TLS, "official configmap": MOUNTED_TLS}
-"""What the official image boots with a certificate that it makes up, and this one refuses."""

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from entrypoint import boot, pipeline
 from entrypoint.catalogue import Catalogue
@@ -27,6 +28,7 @@ from support.foreign import Foreign
 from unit.conftest import Site
 
 BITNAMI, OFFICIAL = foreign.COMPOSE.environment, foreign.MINIMAL.environment
+MADE_UP = "one is made up at each boot"
 INSTALLED = Program(Path("/opt/pgpool"), "4.6.1")
 
 
@@ -56,7 +58,7 @@ def test_pgpool_conf_is_what_the_other_images_rules_say(bare: Site, name: str) -
     expected = {key: value for key, value in case.expected.items() if key not in foreign.DIFFERS}
     assert {key: written.get(key) for key in expected} == expected
     ours = {"unix_socket_directories", "pcp_socket_dir", "pid_file_name", "logdir", "syslog_ident", "sr_check_password"}
-    ours |= {"pool_passwd", "enable_pool_hba", "sr_check_user", "health_check_user"}
+    ours |= {"pool_passwd", "enable_pool_hba", "sr_check_user", "health_check_user", "ssl_cert", "ssl_key"}
     names = {key for key in written if key.startswith("backend_application_name")}
     assert written.keys() - expected.keys() <= ours | names | foreign.DIFFERS
     assert roles(bare) == case.roles
@@ -187,7 +189,7 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
         "bitnami",
         {"PGPOOL_ENABLE_TLS": "yes", "PGPOOL_TLS_CERT_FILE": "/tls.crt"},
         "ssl (from PGPOOL_ENABLE_TLS)",
-        "TLS is on without ssl_key;",
+        "TLS is on without ssl_key",
     ),
     ("bitnami", {"PGPOOL_ENABLE_LOAD_BALANCING": "maybe"}, "from PGPOOL_ENABLE_LOAD_BALANCING", "is not a boolean"),
     ("bitnami", {"PGPOOL_BACKEND_NODES": "pg-0:5432"}, "PGPOOL_BACKEND_NODES", "an entry of another form"),
@@ -233,12 +235,11 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_COMPAT": "none"}, "PGPOOL_BACKEND_NODES", "is not a setting"),
     ("bitnami", {"PGPOOL_COMPAT": "bitnamy"}, "PGPOOL_COMPAT", "is not an image whose variables"),
     ("official", {"PGPOOL_SKIP_PASSWORD_ENCRYPTION": "true"}, "SKIP_PASSWORD_ENCRYPTION", "cannot be had"),
-    ("official", {"PGPOOL_PARAMS_SSL": "on"}, "ssl (from PGPOOL_PARAMS_SSL)", "no certificate is made up"),
     (
         "official",
-        {"PGPOOL_ENABLE_POOL_PASSWD": "false"},
-        "ssl (from PGPOOL_ENABLE_POOL_PASSWD)",
-        "without TLS: PGPOOL_",
+        {"PGPOOL_PARAMS_SSL": "on", "PGPOOL_PARAMS_SSL_CERT": "/tls.crt"},
+        "ssl (from PGPOOL_PARAMS_SSL)",
+        "TLS is on without ssl_key",
     ),
     (
         "official",
@@ -314,18 +315,21 @@ def test_a_fault_in_a_mounted_pgpool_conf_is_told_with_its_line_and_without_its_
 
 
 @pytest.mark.parametrize("name", foreign.WITHOUT_CERTIFICATE)
-def test_tls_without_a_certificate_is_one_problem_that_lists_the_ways_out(bare: Site, name: str) -> None:
+def test_a_certificate_that_is_made_up_is_one_warning_that_lists_the_ways_out(bare: Site, name: str) -> None:
     given(bare, foreign.WITHOUT_CERTIFICATE[name].placed(bare.root))
-    problem = bare.problem()
-    assert problem.setting == "ssl"
-    assert "TLS is on without ssl_cert and ssl_key; no certificate is made up" in problem.what
-    off = "PGPOOL_PARAMS_SSL=off" if name == "official minimal" else f"ssl = off in {bare.root}/config/pgpool.conf"
-    assert [way in problem.remedy for way in ("/config/tls", "PGPOOL_TLS_DIR", off)] == [True] * 3
+    resolved = bare.resolve()
+    (warning,) = [each for each in resolved.model.warnings if MADE_UP in each]
+    off = f"ssl = off in {bare.root}/config/pgpool.conf" if "configmap" in name else "PGPOOL_PARAMS_SSL=off"
+    assert [way in warning for way in ("/config/tls", "PGPOOL_TLS_DIR", off)] == [True] * 3
+    pair = render(resolved.model).files
+    certificate = x509.load_pem_x509_certificate(pair["tls.crt"])
+    assert (certificate.not_valid_after_utc - bare.now).days == 1825
+    assert b"hostssl" in pair["pool_hba.conf"]
 
 
 @pytest.mark.parametrize("name", foreign.WITHOUT_CERTIFICATE)
 @pytest.mark.parametrize("way", ["mounted", "named", "off"])
-def test_each_of_these_ways_out_boots(bare: Site, name: str, way: str) -> None:
+def test_each_of_these_ways_out_boots_without_that_warning(bare: Site, name: str, way: str) -> None:
     case = foreign.WITHOUT_CERTIFICATE[name]
     given(bare, case.placed(bare.root), PGPOOL_CONF_VOLUME=str(bare.root / "config"))
     bare.now = datetime.now(UTC)
@@ -340,9 +344,12 @@ def test_each_of_these_ways_out_boots(bare: Site, name: str, way: str) -> None:
         if way == "named":
             given(bare, {}, PGPOOL_TLS_DIR=str(place))
     written = bare.conf()
-    assert {key: written.get(key) for key in case.expected if key not in foreign.DIFFERS} == {
-        key: value for key, value in case.expected.items() if key not in foreign.DIFFERS
+    differs = foreign.DIFFERS | {"ssl"}
+    assert {key: written.get(key) for key in case.expected if key not in differs} == {
+        key: value for key, value in case.expected.items() if key not in differs
     }
+    assert written.get("ssl") == (None if way == "off" else "on")
+    assert not any(MADE_UP in each for each in bare.resolve().model.warnings)
     assert written.get("ssl") == (None if way == "off" else "on")
     assert (b"hostssl" in bare.tree().files["pool_hba.conf"]) == (way != "off")
     assert roles(bare) == case.roles
@@ -501,7 +508,7 @@ def test_what_is_recorded_for_the_sidecar_holds_no_secret_and_leads_it_to_the_sa
     case: Foreign = foreign.ALL[name]
     given(bare, case.placed(bare.root))
     resolved, tree = pipeline.prepare(bare.env, None, bare.now, to_run=True)
-    publish(tree, bare.run_dir)
+    publish(tree, bare.run_dir, booting=True)
     boot._write_inputs(bare.env, resolved.settings, resolved.model, INSTALLED)  # noqa: SLF001
     told = (bare.run_dir / "inputs.json").read_text()
     for secret in (*case.roles.values(), "admin % pass", "a key % of ours"):

@@ -48,7 +48,7 @@ def words_of(env: dict[str, str]) -> dict[str, str]:
     """What the words for a secret stand for."""
     words = {f"the value of {name}": value for name, value in env.items()}
     files = [Path(value) for value in env.values() if value.startswith("/") and Path(value).is_file()]
-    return words | {f"the content of {file}": file.read_text() for file in files}
+    return words | foreign.pair_in_words() | {f"the content of {file}": file.read_text() for file in files}
 
 
 @pytest.mark.parametrize("name", [name for name in foreign.ALL if name != "bitnami issues"])
