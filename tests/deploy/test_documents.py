@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from deploy import kubectl
-from deploy.conftest import one
 from entrypoint.catalogue import load_catalogue
 from entrypoint.environment import load
 from entrypoint.errors import ExitCode, Problems
@@ -72,15 +72,6 @@ def psql(command: Command) -> None:
     assert all(re.search(rf"{word}\b", shown) for word in command.words if word.startswith("-"))
 
 
-def vault(command: Command) -> None:
-    """The path and the property are those that External Secrets reads."""
-    assert command.words[:4] == ("vault", "kv", "patch", "-mount=secret")
-    path, given = command.words[4:]
-    refs = [each["remoteRef"] for each in one("external-secrets", "ExternalSecret", "pgpool-secrets")["spec"]["data"]]
-    assert {"key": path, "property": given.partition("=")[0]} in refs
-    assert given.endswith("=-"), "a secret is not for a command line"
-
-
 def docker(command: Command) -> None:
     """The paths are the image's, the variables settings; flags are known to podman's manual, and to the test named."""
     assert f"docker {command.words[1]}" in COVERED
@@ -127,11 +118,20 @@ def really(command: Command) -> None:
     assert run(command.words)
 
 
+def stand_in(command: Command) -> None:
+    """Of which there is only this one, and the test named runs it."""
+    assert command.document == "docs/operations.md"
+
+
 def workflow(command: Command) -> None:
-    """What only a registry can answer: the workflow named, which signs and attests, is there."""
+    """What only a registry can answer: the workflow that publishes runs it, on what it has just published."""
     text = (PROJECT / ".github/workflows/image.yml").read_text()
-    assert {"cosign": "cosign sign", "gh": "actions/attest"}[command.program] in text
-    assert all((PROJECT / path).is_file() for word in command.words for path in re.findall(r"\.github/\S+?\.yml", word))
+    (script,) = re.findall(r"- name: verify, as image/README.md.*?run: \|\n(.*?)\n      - ", text, re.DOTALL)
+    there = {"OWNER/REPOSITORY": "$GITHUB_REPOSITORY", "OWNER": "$GITHUB_REPOSITORY_OWNER"}
+    there |= {"IMAGE@sha256:…": "$IMAGE@$DIGEST"}
+    words = [re.sub("|".join(there), lambda found: there[found[0]], word) for word in command.words]
+    assert words in [shlex.split(line) for line in script.replace("\\\n", "").splitlines()]
+    assert all((PROJECT / path).is_file() for word in words for path in re.findall(r"\.github/\S+?\.yml", word))
 
 
 CHECKS: dict[str, Callable[[Command], None]] = {
@@ -141,7 +141,7 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "pgpool-sidecar": ours,
     "kubectl": in_kubernetes,
     "psql": psql,
-    "vault": vault,
+    "vault": stand_in,
     "docker": docker,
     "image/build-pgpool": script,
     "deploy/compose/make-secrets": executable,
@@ -168,9 +168,9 @@ COVERED = {
     "docker compose": ("needs the image: the file is checked", "tests/deploy/test_compose.py"),
     "docker inspect": ("run with a stand-in for docker", MIGRATION),
     "deploy/compose/make-secrets": ("writes into the tree: run in a copy", "tests/deploy/test_compose.py::example"),
-    "vault": ("needs Vault: path and property are compared", "tests/deploy/test_documents.py::vault"),
-    "cosign": ("needs a published image", "tests/deploy/test_documents.py::workflow"),
-    "gh": ("needs a published image", "tests/deploy/test_documents.py::workflow"),
+    "vault": ("run with a stand-in for Vault's client", f"{RECIPES}::test_secrets_are_looked_at_at_once_and_again"),
+    "cosign": ("needs a published image: run on each, before anybody gets it", ".github/workflows/image.yml"),
+    "gh": ("the same", ".github/workflows/image.yml"),
     "kubectl exec": (STAND_IN, f"{INTEGRATION}::test_the_recipe_for_one_role"),
     "kubectl get": (STAND_IN, f"{INTEGRATION}::test_the_recipe_for_one_role"),
     "kubectl create": (STAND_IN, f"{INTEGRATION}::test_the_recipe_for_one_role"),

@@ -15,7 +15,7 @@ import yaml
 
 from deploy.conftest import DEPLOY, containers, one
 from deploy.kubectl import mounted_keys
-from support import kubectl
+from support import kubectl, vault
 from support.documents import Command, block, commands, spans
 from support.kubectl_objects import Document, Objects
 from support.kustomize import build
@@ -38,6 +38,7 @@ class Desk:
     def __init__(self, directory: Path, objects: list[Document], logs: Mapping[str, Path] | None = None) -> None:
         self._directory = directory
         self._environment = kubectl.install(directory, objects=[*namespaces(), *objects], logs=logs)
+        self._environment |= vault.install(directory, {"secret/db/pgpool": {"sr_check_password": "as % ever"}})
         (directory / "deploy").symlink_to(DEPLOY)
         for name in ("sr_check_password", "n8n_password"):
             (directory / name).write_text("a % password")
@@ -184,8 +185,7 @@ def test_when_the_certificate_is_due_is_described(desk: Desk) -> None:
     assert "Renewal Time:  2027-01-26" in told
 
 
-def test_secrets_are_looked_at_at_once_and_again(desk: Desk) -> None:
-    desk.stand_in("vault")
+def test_secrets_are_looked_at_at_once_and_again(desk: Desk, tmp_path: Path) -> None:
     hasten, look = (block(RUNBOOK, "Vault and External Secrets", "sh", number) for number in range(2))
     for _ in range(2):
         desk.type(hasten)
@@ -194,6 +194,10 @@ def test_secrets_are_looked_at_at_once_and_again(desk: Desk) -> None:
     assert len(desk.pods()) == 2
     for pod in desk.pods():
         assert int(pod["metadata"]["annotations"]["refreshed"]) > 0
+    store = vault.stored(tmp_path)["secret/db/pgpool"]
+    assert store == {"sr_check_password": "as % ever", "n8n_password": "a % password"}
+    refs = [each["remoteRef"] for each in one("external-secrets", "ExternalSecret", "pgpool-secrets")["spec"]["data"]]
+    assert {"key": "db/pgpool", "property": "n8n_password"} in refs, "what External Secrets reads"
 
 
 def test_the_installation_lets_the_application_in_and_gives_the_pods_their_files(tmp_path: Path) -> None:
@@ -227,6 +231,20 @@ def test_the_installation_lets_the_application_in_and_gives_the_pods_their_files
 def test_the_stand_in_refuses_what_kubernetes_would_and_what_it_does_not_know(desk: Desk, words: str) -> None:
     with pytest.raises(AssertionError):
         desk.type(f"kubectl {words}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "kv patch -mount=secret db/nowhere n8n_password=-",
+        "kv patch -mount=secret db/pgpool n8n_password=on-the-command-line",
+        "kv patch db/pgpool n8n_password=-",
+        "kv put -mount=secret db/pgpool n8n_password=-",
+    ],
+)
+def test_the_stand_in_for_vault_refuses_what_vault_would_and_what_it_does_not_know(desk: Desk, words: str) -> None:
+    with pytest.raises(AssertionError):
+        desk.type(f"vault {words} <n8n_password")
 
 
 @pytest.mark.skipif(
