@@ -165,7 +165,7 @@ COVERED = {
     "docker run": ("needs the image", f"{IMAGE}::test_a_directory_in_memory_of_its_own_is_enough_without_a_sidecar"),
     "docker build": ("needs the network, and minutes: make image does it", "Makefile::image"),
     "docker stop": ("needs the image", f"{IMAGE}::test_both_containers_end_in_time_and_cleanly_while_a_client_stays"),
-    "docker compose": ("needs the image: the file is checked", "tests/deploy/test_compose.py"),
+    "docker compose": ("needs the image: what the file describes is started", "tests/image/test_compose_example.py"),
     "docker inspect": ("run with a stand-in for docker", MIGRATION),
     "deploy/compose/make-secrets": ("writes into the tree: run in a copy", "tests/deploy/test_compose.py::example"),
     "vault": ("run with a stand-in for Vault's client", f"{RECIPES}::test_secrets_are_looked_at_at_once_and_again"),

@@ -1,6 +1,6 @@
-"""What deploy/compose/compose.yaml describes, started: its own secrets, mounts and limits; PostgreSQL is this machine's.
+"""What deploy/compose/compose.yaml describes, started: its secrets, mounts and limits.
 
-Also its own are the names, from `postgres` to the ports; those are this machine's, too.
+PostgreSQL is this machine's, and so are addresses and ports.
 """
 
 import shutil
@@ -80,9 +80,8 @@ def example(image: str, postgres_bin: Path, tmp_path: Path) -> Iterator[Example]
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-"))
         postgres = stack.enter_context(PostgresServer(Path(place), postgres_bin))
         _initialise(postgres, directory, image)
-        volume = podman(
-            "volume", "create", *(f"--opt={name}={value}" for name, value in options.items())
-        ).stdout.strip()
+        words = [f"--opt={name}={value}" for name, value in options.items()]
+        volume = podman("volume", "create", *words).stdout.strip()
         stack.callback(podman, "volume", "rm", "--force", volume)
         port, http_port = free_port(), free_port()
         here = {
