@@ -185,7 +185,10 @@ COVERED = {
     "kubectl rollout": (STAND_IN, f"{RECIPES}::test_new_pods_come_and_read_the_certificate_anew"),
     "kubectl scale": (STAND_IN, f"{RECIPES}::test_the_way_back_leads_to_the_former_pooler_and_forward_again"),
     "kubectl patch": (STAND_IN, f"{RECIPES}::test_the_way_back_leads_to_the_former_pooler_and_forward_again"),
-    "kubectl port-forward": ("needs a cluster: compared with the manifests", "tests/deploy/kubectl.py::_forwarded"),
+    "kubectl port-forward": (
+        STAND_IN,
+        f"{INTEGRATION}::test_the_page_that_is_forwarded_says_what_the_exporter_could_not_ask",
+    ),
 }
 """What is not run here: why, and what else looks at it."""
 

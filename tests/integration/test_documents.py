@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,7 @@ from support.sidecar_process import Sidecar
 RUNBOOK = "docs/operations.md"
 FORMER, NEW = "the former % password", "the new % password"
 CHECK = "the check role's password"
+FETCH = [sys.executable, "-c", "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"]
 ITEMS = {"sr_check_password": "sr_check", "n8n_password": "n8n"}
 """As deploy/base mounts them; tests/deploy/test_documents.py compares the keys of the recipes with it."""
 
@@ -93,6 +95,7 @@ def world(new_server: NewServer, new_pod: NewPod, tmp_path: Path) -> Iterator[Wo
                 for name, environment in inside.items()
             },
             logs={"sidecar": sidecar.log_path, "pgpool": pgpool.log_path},
+            ports={9719: sidecar.port},
             secrets={"pgpool-secrets": (pod.users, ITEMS), "pgpool-key": (key.path, {"aes.key": "aes.key"})},
         )
         yield World(server, pod, sidecar, Desk(tmp_path, server, variables))
@@ -119,6 +122,15 @@ def test_three_commands_answer_most_questions(world: World) -> None:
     assert json.loads(world.desk.type(status))["state"] == "in_sync"
     assert "event=rotation.verified" in world.desk.type(log)
     assert "PGPOOLKEYFILE" in world.desk.type(check)
+
+
+def test_the_page_that_is_forwarded_says_what_the_exporter_could_not_ask(world: World) -> None:
+    (words,) = {each.words for each in spans("kubectl") if "port-forward" in each.words}
+    url = "http://localhost:9719/status"
+    assert f"`{shlex.join(words)}`, then {url}" in (PROJECT / RUNBOOK).read_text()
+    wait = "until [ -s forwarding ]; do sleep 0.1; done"
+    script = f"{shlex.join(words)} >forwarding & trap 'kill $!' EXIT; {wait}; {shlex.join(FETCH)} {url}"
+    assert json.loads(world.desk.type(script))["exporter"] == {"error": None}
 
 
 def test_the_last_words_of_a_container_list_every_problem(new_pod: NewPod, tmp_path: Path) -> None:

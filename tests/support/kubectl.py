@@ -10,10 +10,12 @@ import base64
 import json
 import os
 import shlex
+import socket
+import socketserver
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -31,6 +33,7 @@ def install(
     environments: Mapping[str, Mapping[str, str]] | None = None,
     logs: Mapping[str, Path] | None = None,
     secrets: Mapping[str, tuple[Path, Mapping[str, str]]] | None = None,
+    ports: Mapping[int, int] | None = None,
 ) -> dict[str, str]:
     """Make a `kubectl` in a directory, and return the variables that it needs.
 
@@ -40,10 +43,12 @@ def install(
         environments: of each container.
         logs: of each container.
         secrets: for each Secret that is mounted its volume, and the path in it of each key.
+        ports: where this machine has each port of a pod.
     """
     scene = {
         "environments": {name: dict(environment) for name, environment in (environments or {}).items()},
         "logs": {name: str(path) for name, path in (logs or {}).items()},
+        "ports": dict(ports or {}),
         "secrets": {name: (str(volume), dict(items)) for name, (volume, items) in (secrets or {}).items()},
     }
     Objects.create(directory / "objects.json", objects)
@@ -80,6 +85,9 @@ def _run(given: argparse.Namespace, inner: list[str], scene: Mapping[str, Any], 
         case "exec":
             _exists(given.target, objects)
             os.execvpe(inner[0], inner, scene["environments"][given.container])
+        case "port-forward":
+            _exists(given.target, objects)
+            _forward(given.port, scene["ports"][str(given.port)])
         case "create":
             assert (given.kind, given.of) == ("secret", "generic")
             secret = _secret(given.name, given.n, given.from_file)
@@ -147,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("scale", "kind", "name").add_argument("--replicas", type=int, required=True)
     verb("rollout", "what", "kind", "name")
     verb("describe", "kind", "name")
+    verb("port-forward", "target").add_argument("port", type=int)
     for name in ("label", "annotate"):
         verb(name, "kind", options=["--selector"], switches=["--overwrite"]).add_argument("names", nargs="+")
     return parser
@@ -169,6 +178,21 @@ def _labels(selector: str | None) -> dict[str, str]:
 def _exists(target: str, objects: Objects) -> None:
     kind, _, name = target.partition("/")
     objects.find(kind, name)
+
+
+def _forward(port: int, there: int) -> NoReturn:
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            """Hand over one request, and its answer."""
+            with socket.create_connection(("127.0.0.1", there)) as pod:
+                pod.sendall(self.request.recv(65_536))
+                while answer := pod.recv(65_536):
+                    self.request.sendall(answer)
+
+    with socketserver.TCPServer(("127.0.0.1", port), Handler) as server:
+        print(f"Forwarding from 127.0.0.1:{port} -> {port}", flush=True)
+        server.serve_forever()
+    raise AssertionError
 
 
 def _secret(name: str, namespace: str | None, files: list[str]) -> dict[str, Any]:
