@@ -80,7 +80,7 @@ class Parameter:
     @property
     def confidential(self) -> bool:
         """Whether its value is not shown: a secret, or a command, which may have one among its arguments."""
-        return self.secret or self.name.endswith("_command")
+        return self.secret or self.name.endswith(("_command", "_cmd"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import NoReturn
 
 from entrypoint import __version__
@@ -33,6 +34,8 @@ def parser(program: str, description: str, epilog: str) -> Parser:
 
 def finish(program: Callable[[], int], log: Log) -> NoReturn:
     """Run a program, and exit with its status or with that of the error it raises."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a file's name need not be text, whatever the locale makes of that
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = program()
     except EntrypointError as error:

@@ -15,6 +15,7 @@ from entrypoint.errors import ConfigurationError, ExitCode, ProgramMissingError,
 from entrypoint.log import Log
 from entrypoint.program import Program, RejectedError, find_program
 from entrypoint.secret import Secret
+from support.pgpool_process import run_entrypoint
 from unit.conftest import Site
 
 PCP = "pcp pass 100%"
@@ -111,6 +112,17 @@ def test_check_shows_what_is_set_and_no_secret(site: Site, bin_dir: Path, capsys
     assert shown.endswith("\nok: no pgpool is installed here to ask for its opinion\n")
     assert not [word for word in (PCP, "n8n pass", "check pass") if word in shown]
     assert sorted(site.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_check_shows_a_file_whose_name_is_no_text(site: Site, errors: str) -> None:
+    """What Python makes of it depends on the locale."""
+    place = os.fsdecode(b"users/mounted\xff")
+    site.file(f"{place}/username", "app")
+    site.file(f"{place}/password", "100% secret")
+    said = run_entrypoint(["check"], {**site.env, "PYTHONIOENCODING": f"utf-8:{errors}"})
+    assert said.returncode == 0, said.stderr
+    assert "users/mounted\\udcff/password" in said.stdout
 
 
 def test_check_asks_the_installed_pgpool(site: Site, bin_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

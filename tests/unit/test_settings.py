@@ -435,7 +435,7 @@ def test_a_bad_parameter_is_refused(name: str, value: str, what: str, remedy: st
 
 HIDDEN = [
     *("WD_AUTHKEY", "SR_CHECK_PASSWORD", "HEALTH_CHECK_PASSWORD0", "RECOVERY_PASSWORD"),
-    *("FAILOVER_COMMAND", "follow_primary_command", "SSL_PASSPHRASE_COMMAND"),
+    *("FAILOVER_COMMAND", "follow_primary_command", "SSL_PASSPHRASE_COMMAND", "IF_UP_CMD"),
 ]
 
 
