@@ -68,7 +68,8 @@ def run(arguments: Sequence[str], env: Mapping[str, str], log: Log) -> int:
             sys.stdout.write(reference.markdown() if options.format == "md" else reference.as_json())
         case "migrate":
             from entrypoint.compat.source import read_source
-            from entrypoint.migrate import as_text, migrate
+            from entrypoint.migrate import migrate
+            from entrypoint.migration import as_text
             from entrypoint.program import catalogue_for
 
             source = read_source(_given(options.file))

@@ -24,9 +24,9 @@ from sidecar.assembly import Sidecar
 from sidecar.desired import read_desired
 from sidecar.drift import compare
 from sidecar.events import Unblocking
-from sidecar.login import QueryError
 from sidecar.options import Options, load_options
 from sidecar.status import STATUS, State
+from sidecar.through_pgpool import QueryError
 
 NAME = "pgpool-sidecar"
 

@@ -21,8 +21,8 @@ from sidecar.events import Events
 from sidecar.exporter import Exporter
 from sidecar.health import pgpool_live, pgpool_ready
 from sidecar.keeper import RESTING_SECONDS, SPARING_SECONDS, Keeper
-from sidecar.libpq import Rows
-from sidecar.login import Attempt, QueryError, Servers, check_libpq, rows_through_pgpool, through_pgpool
+from sidecar.libpq import Rows, check_libpq
+from sidecar.login import Attempt, Servers
 from sidecar.loops import Loops
 from sidecar.metrics import Metrics
 from sidecar.node_metrics import NodeMetrics
@@ -36,6 +36,7 @@ from sidecar.snapshot import COMMAND_SECONDS
 from sidecar.standing import Credentials
 from sidecar.surroundings import Surroundings
 from sidecar.table import TableReader
+from sidecar.through_pgpool import QueryError, rows_through_pgpool, through_pgpool
 from sidecar.web import Sources, Web, pages
 
 SILENT_STATISTICS = "09"

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
+from entrypoint.errors import ProgramUnusableError
 from entrypoint.secret import Secret
 
 Rows = list[dict[str, str]]
@@ -85,6 +86,18 @@ _ENGLISH = (
     ("remaining connection slots", FULL),
     ("the database system is", "57P03"),
 )
+
+
+def check_libpq() -> None:
+    """Raise ProgramUnusableError for a libpq without `require_auth` (the manual: Release 16).
+
+    Without it, a server that asks for the password in clear text gets it.
+    """
+    if (version := pq.version()) < 160000:
+        raise ProgramUnusableError(
+            f"libpq {version // 10000} would tell a server the password in clear text; 16 or newer is needed\n"
+            "  → install psycopg[binary], which brings its own, and do not set PSYCOPG_IMPL"
+        )
 
 
 def conninfo_of(parameters: dict[str, str], password: Secret) -> str:

@@ -10,10 +10,11 @@ from entrypoint.secret import Secret
 from entrypoint.tree import Tree
 from sidecar.desired import Roles
 from sidecar.generation import marker
-from sidecar.login import LOCKED_OUT, Attempt, Outcome
+from sidecar.login import Attempt, Outcome
 from sidecar.pcp import PcpError
 from sidecar.status import shown
 from sidecar.surroundings import Database, Surroundings
+from sidecar.through_pgpool import LOCKED_OUT
 
 LOGINS = 3
 """Fresh logins through pgpool, one after the other, that prove a password."""

@@ -9,7 +9,7 @@ from entrypoint.tree import Tree
 from sidecar.account import Account
 from sidecar.generation import CONF, HBA, PASSWD, Generation, parameters, read_generation
 from sidecar.heartbeat import ROLES, Heartbeat
-from sidecar.login import LOCKED_OUT, Outcome
+from sidecar.login import Outcome
 from sidecar.pcp import PcpError
 from sidecar.plan import Plan
 from sidecar.pool import hold_failover, release_failover
@@ -18,6 +18,7 @@ from sidecar.restart import RELOADED_ALWAYS
 from sidecar.scene import Scene
 from sidecar.status import shown
 from sidecar.surroundings import Surroundings
+from sidecar.through_pgpool import LOCKED_OUT
 
 
 class Serving:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from entrypoint.errors import EntrypointError
-from sidecar.login import QueryError
 from sidecar.pcp import WAITING, HealthChecks, Node, PcpError, Process
+from sidecar.through_pgpool import QueryError
 
 Query = Callable[[str], Sequence[Mapping[str, str]]]
 """Runs one statement in the simple protocol (pgpool forwards SHOW POOL_… otherwise) as the check role, within

@@ -14,7 +14,8 @@ import pytest
 from entrypoint.render import render
 from entrypoint.secret import Secret
 from sidecar.desired import read_desired
-from sidecar.login import Outcome, through_pgpool
+from sidecar.login import Outcome
+from sidecar.through_pgpool import through_pgpool
 from support.cluster import Cluster
 from support.deadline import wait_until
 from support.network import Network

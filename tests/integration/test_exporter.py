@@ -17,10 +17,10 @@ from entrypoint.secret import Secret
 from sidecar.exporter import Exporter
 from sidecar.health import pgpool_live, pgpool_ready
 from sidecar.libpq import Rows
-from sidecar.login import rows_through_pgpool
 from sidecar.metrics import Metrics
 from sidecar.pcp import Pcp
 from sidecar.snapshot import COMMAND_SECONDS
+from sidecar.through_pgpool import rows_through_pgpool
 from sidecar.web import Sources, Web, pages
 from support import proc
 from support.deadline import wait_until

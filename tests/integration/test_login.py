@@ -18,7 +18,8 @@ import pytest
 from entrypoint.backends import Backend
 from entrypoint.secret import Secret
 from sidecar.libpq import error_in
-from sidecar.login import Answer, Attempt, Outcome, Servers, ServerSays, combine, through_pgpool
+from sidecar.login import Answer, Attempt, Outcome, Servers, ServerSays, combine
+from sidecar.through_pgpool import through_pgpool
 from support import silent_name_server
 from support.certificates import Authority
 from support.deadline import wait_until

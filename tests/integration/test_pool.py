@@ -17,9 +17,10 @@ from entrypoint.secret import Secret
 from entrypoint.tree import Tree
 from integration.conftest import CreateRole, Role
 from sidecar.desired import read_desired
-from sidecar.login import Attempt, Outcome, through_pgpool
+from sidecar.login import Attempt, Outcome
 from sidecar.pcp import Node, Pcp, PcpError
 from sidecar.pool import Pool, hold_failover
+from sidecar.through_pgpool import through_pgpool
 from support.deadline import wait_until
 from support.pgpool_process import Pgpool
 from support.pod import APP_PASSWORD, APP_ROLE, CHECK_PASSWORD, CHECK_ROLE, NewPod, Pod

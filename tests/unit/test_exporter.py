@@ -13,9 +13,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from entrypoint.errors import ProgramMissingError
 from sidecar.exporter import Exporter, families
-from sidecar.login import QueryError
 from sidecar.pcp import HealthChecks, Node, PcpError, Process
 from sidecar.snapshot import Snapshot, take
+from sidecar.through_pgpool import QueryError
 from support.pgpool_answers import PARAMETERS, busy, checks, node, process
 
 ZERO = 'node_id="0",hostname="pg-1",port="5432"'

@@ -13,7 +13,8 @@ from entrypoint.catalogue import Catalogue
 from entrypoint.compat.source import Source, read_source
 from entrypoint.errors import ConfigurationError
 from entrypoint.log import Log
-from entrypoint.migrate import Migration, as_text, migrate
+from entrypoint.migrate import migrate
+from entrypoint.migration import Migration, as_text
 from support import foreign
 from unit.conftest import Site
 
