@@ -63,10 +63,12 @@ RUN apt-get -qq update \
 # --- the image --------------------------------------------------------------------------------------------------------
 FROM ${BASE_IMAGE}
 ARG APT_CONFIG
-# Python without pip; what the programs are linked with; nothing that may become root; nothing that the next build, or
-# another day, would make differently. A tmpfs mounted on the run directory takes over its mode (runc before 1.2).
+# Debian's updates since the base image was made. Python without pip; what the programs are linked with; nothing that may
+# become root; nothing that the next build, or another day, would make differently. A tmpfs mounted on the run directory
+# takes over its mode (runc before 1.2).
 RUN export DEBIAN_FRONTEND=noninteractive \
     && apt-get -qq update \
+    && apt-get -qq upgrade --yes \
     && apt-get -qq install --no-install-recommends --yes \
         libpam0g libpq5 libpython3.13-stdlib libreadline8t64 libssl3t64 python3.13-minimal tini \
     && find /usr/lib/python3.13 -name __pycache__ -prune -exec rm -r {} + \

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from sidecar.latest import Latest, Seen
-from sidecar.pcp import CONNECTING, WAITING, HealthChecks, Node
+from sidecar.pcp import CONNECTING, UP, WAITING, HealthChecks, Node
 from sidecar.snapshot import CACHE_COUNTERS, CACHE_GAUGES, MESSAGES, STATEMENTS, Query, Snapshot, Source, take
 
 Places = Mapping[int, tuple[str, str, str]]
@@ -187,7 +187,7 @@ def _nodes(nodes: Sequence[Node]) -> Iterator[Metric]:
     yield family(
         "pg_primary", "Whether PostgreSQL says it is the primary.", lambda node: _is(node.pg_role, "primary", "standby")
     )
-    yield family("role_mismatch", "Whether pgpool takes the node for what it is not.", _is_mistaken)
+    yield family("role_mismatch", "Whether pgpool uses the node as what it is not.", _is_mistaken)
     yield family(
         "replication_delay_bytes",
         "WAL that the standby has not replayed.",
@@ -207,7 +207,8 @@ def _nodes(nodes: Sequence[Node]) -> Iterator[Metric]:
 
 def _is_mistaken(node: Node) -> bool | None:
     actual = _is(node.pg_role, "primary", "standby")
-    return None if actual is None else actual != (node.role == "primary")
+    # A former primary that is fenced may still say that it is one; nobody is sent there.
+    return None if actual is None else node.status in UP and actual != (node.role == "primary")
 
 
 def _is(text: str, yes: str, no: str) -> bool | None:

@@ -19,6 +19,9 @@ Record = Mapping[str, str]
 WAITING, CONNECTING = "Wait for connection", "Connecting"
 """What Process.status says of a child without a client (src/utils/pool_process_reporting.c)."""
 
+UP = (1, 2)
+"""The values of Node.status of a node that is in use."""
+
 _PROCESS_END = frozenset({"Client connection count", "Connected", "PID", "Backend ID", "Status"})
 """What follows the names in a record of pcp_proc_info. To forge these lines takes more than the 126 bytes of two names
 (POOL_REPORT_POOLS, src/include/pcp/libpcp_ext.h): each has 28 bytes before its value."""

@@ -157,7 +157,7 @@ def _described(given: argparse.Namespace) -> None:
 
 
 def _rollout(given: argparse.Namespace) -> None:
-    assert given.what in ("status", "restart", "undo")
+    assert given.what in ("status", "restart")
     _there(given.kind, given.name)
 
 

@@ -27,7 +27,7 @@ ROLES = {"sr_check", "n8n"}
 def example(tmp_path: Path) -> Path:
     """A copy, with its secrets made."""
     copy = shutil.copytree(COMPOSE, tmp_path / "compose", ignore=shutil.ignore_patterns("secrets"))
-    subprocess.run([copy / "make-secrets"], check=True)
+    subprocess.run(["bash", "-c", 'umask 077; exec "$0"', copy / "make-secrets"], check=True)
     return copy
 
 
@@ -80,5 +80,7 @@ def test_secrets_are_made_up_once_and_hidden_from_other_users(example: Path) -> 
     assert {path.name for path in files} == ROLES | {"postgres", "aes.key"}
     assert len(set(files.values())) == len(files)
     assert (example / "secrets").stat().st_mode & 0o077 == 0
+    for path in (example / "secrets").rglob("*"):
+        assert path.stat().st_mode & 0o044 == 0o044, "once past that, the user of the containers reads it"
     subprocess.run([example / "make-secrets"], check=True)
     assert {path: path.read_text() for path in files} == files

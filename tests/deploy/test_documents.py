@@ -127,8 +127,7 @@ def workflow(command: Command) -> None:
     """What only a registry can answer: the workflow that publishes runs it, on what it has just published."""
     text = (PROJECT / ".github/workflows/image.yml").read_text()
     (script,) = re.findall(r"- name: verify, as image/README.md.*?run: \|\n(.*?)\n      - ", text, re.DOTALL)
-    there = {"OWNER/REPOSITORY": "$GITHUB_REPOSITORY", "OWNER": "$GITHUB_REPOSITORY_OWNER"}
-    there |= {"IMAGE@sha256:…": "$IMAGE@$DIGEST"}
+    there = {"OWNER/REPOSITORY": "$GITHUB_REPOSITORY", "IMAGE@sha256:…": "$IMAGE@$DIGEST"}
     words = [re.sub("|".join(there), lambda found: there[found[0]], word) for word in command.words]
     assert words in [shlex.split(line) for line in script.replace("\\\n", "").splitlines()]
     assert all((PROJECT / path).is_file() for word in words for path in re.findall(r"\.github/\S+?\.yml", word))

@@ -14,6 +14,7 @@ from entrypoint import settings
 from entrypoint.catalogue import load_catalogue
 from entrypoint.model import MadeUp
 from entrypoint.pipeline import Resolved, resolve
+from entrypoint.probe import LIVE_SECONDS
 from entrypoint.secret import Secret
 from sidecar.options import load_options
 from sidecar.web import Sources, pages
@@ -164,16 +165,16 @@ def test_the_sidecar_takes_its_settings_and_listens_where_probes_and_prometheus_
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_probes_ask_the_sidecar_for_pages_that_it_has(name: str) -> None:
+def test_probes_ask_the_sidecar_for_pages_that_it_has_but_whether_pgpool_lives(name: str) -> None:
     asked = {
-        each["name"]: {kind: each[kind]["httpGet"] for kind in PROBES if kind in each}
+        each["name"]: {kind: each[kind]["httpGet"] for kind in PROBES if "httpGet" in each.get(kind, {})}
         for each in containers(pod_of(name))
     }
-    assert {kind: get["path"] for kind, get in asked["pgpool"].items()} == {
-        "startupProbe": "/pgpool/livez",
-        "readinessProbe": "/pgpool/readyz",
-        "livenessProbe": "/pgpool/livez",
-    }
+    pgpool = container(pod_of(name), "pgpool")
+    for kind in ("startupProbe", "livenessProbe"):
+        assert pgpool[kind]["exec"] == {"command": ["pgpool-entrypoint", "probe", "live"]}, "it outlives a sidecar"
+        assert pgpool[kind]["timeoutSeconds"] > LIVE_SECONDS
+    assert {kind: get["path"] for kind, get in asked["pgpool"].items()} == {"readinessProbe": "/pgpool/readyz"}
     assert {kind: get["path"] for kind, get in asked["sidecar"].items()} == {
         "readinessProbe": "/readyz",
         "livenessProbe": "/livez",

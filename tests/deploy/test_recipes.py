@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -170,11 +171,18 @@ def test_new_pods_come_and_read_the_certificate_anew(desk: Desk) -> None:
     assert after == before
 
 
-def test_the_former_release_comes_back(desk: Desk) -> None:
+def test_the_former_release_comes_back_whatever_was_restarted_since(desk: Desk, tmp_path: Path) -> None:
     released = desk.images()
     assert FORMER_IMAGE not in released
-    desk.type(span("rollout", "undo"))
+    desk.type(block(RUNBOOK, "Replace certificate and key", "sh"))
+    (tmp_path / "deploy").unlink()
+    file = shutil.copytree(DEPLOY, tmp_path / "deploy") / "example/kustomization.yaml"
+    now = file.read_text()
+    assert "`newTag` into `deploy/example/kustomization.yaml`" in (DEPLOY.parent / RUNBOOK).read_text()
+    file.write_text(re.sub(r"newTag: \S+", f"newTag: {FORMER_IMAGE.rpartition(':')[2]}", now))
+    desk.type(span("apply"))
     assert desk.images() == {FORMER_IMAGE}
+    file.write_text(now)
     desk.type(span("apply", document=INSTALL))
     assert desk.images() == released
 

@@ -7,17 +7,22 @@ from support.deployed import BASE, POD
 from support.pod import APP_ROLE, CHECK_PASSWORD, CHECK_ROLE
 from support.postgres import PostgresServer
 
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 NEW_PASSWORD = "the next % password"
 
 
-def test_its_clients_are_served_and_every_probe_of_the_manifest_succeeds(deployed: ContainerPod) -> None:
+def test_every_probe_of_the_manifest_succeeds_those_of_pgpools_life_without_a_sidecar(deployed: ContainerPod) -> None:
     assert deployed.login()
     everything = (*POD["initContainers"], *POD["containers"])
-    kinds = ("startupProbe", "livenessProbe", "readinessProbe")
-    pages = [each[kind]["httpGet"]["path"] for each in everything for kind in kinds if kind in each]
-    assert len(pages) == 5
+    probes = [each[kind] for each in everything for kind in PROBES if kind in each]
+    pages = [each["httpGet"]["path"] for each in probes if "httpGet" in each]
+    commands = [each["exec"]["command"] for each in probes if "exec" in each]
+    assert (len(pages), len(commands)) == (3, 2)
     for page in pages:
         assert deployed.get(page)
+    deployed.sidecar.stop()
+    for command in commands:
+        deployed.pgpool.output(*command)
 
 
 def test_prometheus_gets_the_numbers_of_its_pgpool(deployed: ContainerPod, postgres: PostgresServer) -> None:

@@ -120,7 +120,8 @@ def _change(given: argparse.Namespace, objects: Objects) -> None:
                 objects.find(given.kind, given.name)
                 print(f'deployment "{given.name}" successfully rolled out')
             else:
-                {"restart": objects.restart, "undo": objects.undo}[given.what](given.name)
+                assert given.what == "restart"
+                objects.restart(given.name)
         case "label" | "annotate":
             *names, note = given.names
             targets = [objects.find(given.kind, name) for name in names] or objects.pods(_labels(given.selector))

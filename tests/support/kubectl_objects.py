@@ -27,15 +27,13 @@ class Objects:
 
     def __init__(self, path: Path, namespace: str | None = None) -> None:
         """Open a cluster for commands of a namespace; None is where an object without one is."""
-        state = json.loads(path.read_text())
         self._path, self._namespace = path, namespace
-        self._all: list[Document] = state["objects"]
-        self._revisions: dict[str, list[Document]] = state["revisions"]
+        self._all: list[Document] = json.loads(path.read_text())
 
     @classmethod
     def create(cls, path: Path, documents: Iterable[Document], namespace: str | None = None) -> Self:
         """A cluster with these objects."""
-        path.write_text(json.dumps({"objects": [], "revisions": {}}))
+        path.write_text(json.dumps([]))
         objects = cls(path, namespace)
         objects.apply(documents)
         return objects
@@ -89,13 +87,6 @@ class Objects:
         annotations = {RESTARTED: datetime.now(UTC).isoformat()}
         self.patch("deployment", name, {"spec": {"template": {"metadata": {"annotations": annotations}}}})
 
-    def undo(self, name: str) -> None:
-        """The template before this one."""
-        if len(self._revisions[name]) < 2:
-            raise ClusterError("no rollout history found")
-        self.find("deployment", name)["spec"]["template"] = self._revisions[name][-2]
-        self._write()
-
     def _same(self, document: Document) -> Document | None:
         metadata = document["metadata"]
         return self._live(document["kind"].lower(), metadata["name"], metadata.get("namespace"))
@@ -111,13 +102,11 @@ class Objects:
     def _write(self) -> None:
         for deployment in [each for each in self._all if each["kind"] == "Deployment"]:
             self._follow(deployment)
-        self._path.write_text(json.dumps({"objects": self._all, "revisions": self._revisions}))
+        self._path.write_text(json.dumps(self._all))
 
     def _follow(self, deployment: Document) -> None:
-        """Have as many pods as it says, of its template; a template that comes back is the newest again."""
+        """Have as many pods as it says, of its template."""
         name, template = deployment["metadata"]["name"], deployment["spec"]["template"]
-        former = self._revisions.get(name, [])
-        self._revisions[name] = [each for each in former if each != template] + [json.loads(json.dumps(template))]
         digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:8]
         wanted = [f"{name}-{digest}-{number}" for number in range(deployment["spec"].get("replicas", 1))]
         owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}

@@ -72,6 +72,13 @@ def test_pgpool_may_be_mistaken_about_a_node(
     assert found.get(f"pgpool2_pool_nodes_role_mismatch{{{ZERO}}}") == mistaken
 
 
+@pytest.mark.parametrize(("status", "mistaken"), [(0, 0), (1, 1), (2, 1), (3, 0)])
+def test_pgpool_is_not_mistaken_about_a_node_that_it_does_not_use(status: int, mistaken: int) -> None:
+    """As of a former primary that is fenced while its PostgreSQL lives."""
+    found = told(nodes=(node(0, role="standby", pg_role="primary", status=status),))
+    assert found[f"pgpool2_pool_nodes_role_mismatch{{{ZERO}}}"] == mistaken
+
+
 def test_a_failover_starts_no_new_series() -> None:
     before = told(health_checks=(checks(0), checks(1)), nodes=(node(0), node(1)))
     swapped = {"role": "standby", "pg_role": "standby"}, {"role": "primary", "pg_role": "primary"}
