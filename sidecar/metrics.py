@@ -125,6 +125,9 @@ class Metrics:
         self.watch_errors = counter(
             "watch_errors_total", "Failures to watch or to read a directory (reloader_watch_errors_total)."
         )
+        self.booted_timestamp = late(
+            "booted_timestamp_seconds", "When pgpool was last started in this pod, absent until it was."
+        )
         self.scan_timestamp = late("scan_timestamp_seconds", "When the inputs were last read, absent until they were.")
         self.build_info = gauge("build_info", "Always 1 (prometheus_config_reloader_build_info).", ("version",))
         self.pcp_calls = Counter(

@@ -83,6 +83,8 @@ class Rotation:
         """One pass. Raises nothing that time may cure."""
         again = self._around.clock() >= self._due
         self._around.metrics.scan_timestamp.set(self._around.now().timestamp())
+        if booted := marked_at(self._around.run_dir, BOOTED):
+            self._around.metrics.booted_timestamp.set(booted / 1e9)
         try:
             return self._in_turn(again=again)
         except (ConfigurationError, RejectedError) as error:

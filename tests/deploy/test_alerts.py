@@ -126,6 +126,9 @@ CASES = {
         {"mode": "poll"},
     ),
     "PgpoolDown": Case({'pgpool2_up{pod="a"}': "0x10"}, "45s", "1m", {}),
+    "PgpoolRestarts": Case(
+        {'pgpool_reloader_booted_timestamp_seconds{pod="a"}': "1x40 2x40 3x40 4x40"}, "29m45s", "30m45s", {}
+    ),
     "PgpoolSidecarDown": Case({'up{job="pgpool",pod="a"}': "0x20"}, "1m45s", "2m", {"job": "pgpool"}),
     # Prometheus goes by a sample for 5 minutes.
     "PgpoolAbsent": Case({'up{job="pgpool",pod="a"}': "1 1"}, "10m", "10m30s", {"job": "pgpool"}),
