@@ -44,7 +44,7 @@ def migrate(source: Source, catalogue: Catalogue) -> Migration:
     _files(result, loaded, source)
     result.differences[:0] = [re.sub(f"'{UNKNOWN}(\\w+)'", r"the value of \1", each) for each in loaded.warnings]
     for path in dict.fromkeys(reader.missing):
-        if path == source.environment.get("PGPOOL_USER_CONF_FILE"):
+        if path == str(Path(source.environment.get("PGPOOL_USER_CONF_FILE", ""))):
             result.differences.append(f"the lines of {path} are missing here; run this where that file is")
     result.differences += scripts(source, image)
     if source.dropped:
@@ -69,19 +69,25 @@ def _parameters(result: Migration, loaded: Loaded, catalogue: Catalogue, image: 
     seen = set()
     for name, raw in sorted(loaded.settings.found.items()):
         if name.startswith(PARAMS_PREFIX):
-            parameter = name.removeprefix(PARAMS_PREFIX).removesuffix("_FILE" if raw.origin.startswith("/") else "")
-            assignment = catalogue.assign(parameter, raw.value)
+            assignment = catalogue.assign(_base(name, raw).removeprefix(PARAMS_PREFIX), raw.value)
             seen.add(assignment.name)
             usual = ours.get(assignment.name)
             if not _is_usual(assignment, usual, catalogue):
                 _parameter(result, assignment, raw, usual, image, source)
-        elif name in (table.BACKENDS.name, table.PATRONI.name, table.RUN_DIR.name) or "_SIDECAR_" in name:
-            _set(result, name, raw)
+        elif (base := _base(name, raw)) in (table.BACKENDS.name, table.PATRONI.name, table.RUN_DIR.name) or (
+            "_SIDECAR_" in name
+        ):
+            _set(result, base, raw)
     result.differences += [
         f"{name} is {ours[name].value} here ({ours[name].why}); PGPOOL_PARAMS_{name.upper()} sets it"
         for name in ours
         if name in OURS - seen - {"listen_addresses"}  # that is * in both images, too
     ]
+
+
+def _base(name: str, raw: Raw) -> str:
+    """The setting that a variable is: `NAME_FILE` of one whose value was in a file is NAME."""
+    return name.removesuffix("_FILE") if raw.origin.startswith("/") else name
 
 
 def _parameter(
@@ -140,11 +146,13 @@ def _roles(result: Migration, loaded: Loaded, source: Source) -> None:
         result.secrets[secret] = {"username": name, "password": value}
         result.mounts[secret] = f"{users}/{secret}"
         places[each.role] = f"{users}/{secret}/username"
-    if (directory := loaded.settings.found.get(table.USERS_DIR.name)) is not None:
+    if (directory := table.USERS_DIR.given(loaded.settings.found)) is not None:
+        result.secrets.setdefault("pgpool-users", {})
+        result.mounts.setdefault("pgpool-users", users)
         result.differences.append(
             f"the files in {directory.value} are not looked at; put them into Secret pgpool-users"
         )
-    raw = loaded.settings.found.get(table.CHECK_USER.name)
+    raw = table.CHECK_USER.given(loaded.settings.found)
     if raw is not None and raw.value in places:
         _set(result, f"{table.CHECK_USER.name}_FILE", Raw(places[raw.value], raw.origin))
     elif raw is not None and raw.value.startswith(UNKNOWN):
@@ -158,7 +166,9 @@ def _second(result: Migration, former: Credential, other: Credential, source: So
     places = [_value_of(each, source) for each in (former, other)]
     if any(each.password.reveal().startswith((UNKNOWN, NOT_HERE)) for each in (former, other)):
         words = f"{places[0]} is taken, and {places[1]} must be the same"
-        result.differences.append(f"the role {other.role!r} has its password twice: {words}")
+        role = other.role.removeprefix(UNKNOWN)
+        who = repr(role) if role == other.role else f"in {role}"
+        result.differences.append(f"the role {who} has its password twice: {words}")
     else:
         what = f"has another password in {places[0]}"
         raise ConfigurationError([Problem(f"role {other.role!r}", other.origin, what, "keep one of the two")])
@@ -182,34 +192,37 @@ def _files(result: Migration, loaded: Loaded, source: Source) -> None:
             _set(result, f"{setting.name}_FILE", Raw(path, raw.origin))
         else:
             _set(result, setting.name, raw)
-    key_file = found.get(table.KEY_FILE.name)
+    key_file = table.KEY_FILE.given(found)
     if key_file is not None or (supplied is not None and supplied.key is not None):
-        words = f"the content of {key_file.value}" if key_file else _value("PGPOOL_AES_KEY", source)
+        words = _file(key_file.value, source) if key_file else _value("PGPOOL_AES_KEY", source)
         path = secret("pgpool-key", "/etc/pgpool/key", "aes.key", words)
         _set(result, table.KEY_FILE.name, Raw(path, "from PGPOOL_AES_KEY"))
-    certificate = dict(_certificate(loaded))
+    certificate = dict(_certificate(loaded, source))
     for file, words in certificate.items():
         secret("pgpool-tls", "/etc/pgpool/tls", file, words)
-        origin = found[table.TLS_DIR.name].origin if table.TLS_DIR.name in found else "TLS is on"
-        _set(result, table.TLS_DIR.name, Raw("/etc/pgpool/tls", origin))
-    if (hba_file := found.get(table.HBA_FILE.name)) is not None:
-        result.config_maps["pgpool-hba"] = {"pool_hba.conf": f"the content of {hba_file.value}"}
+        raw = table.TLS_DIR.given(found)
+        _set(result, table.TLS_DIR.name, Raw("/etc/pgpool/tls", raw.origin if raw else "TLS is on"))
+    if (hba_file := table.HBA_FILE.given(found)) is not None:
+        result.config_maps["pgpool-hba"] = {"pool_hba.conf": _file(hba_file.value, source)}
         result.mounts["pgpool-hba"] = "/etc/pgpool/hba"
         has_tls, has_authority = "tls.crt" in certificate, "ca.crt" in certificate
         result.differences += _hba_faults(Path(hba_file.value), has_tls=has_tls, has_authority=has_authority)
         _set(result, table.HBA_FILE.name, Raw("/etc/pgpool/hba/pool_hba.conf", hba_file.origin))
 
 
-def _certificate(loaded: Loaded) -> Iterator[tuple[str, str]]:
+def _certificate(loaded: Loaded, source: Source) -> Iterator[tuple[str, str]]:
     """The files of the Secret for TLS, each with what goes in."""
     if loaded.supplied is not None and loaded.supplied.tls is None:
         yield "tls.crt", "a certificate for the name that clients connect to (cert-manager makes one, as in deploy/)"
         yield "tls.key", "its key"
-        return
-    tls_dir = loaded.settings.tls_dir
-    places = {} if tls_dir is None else {file: tls_dir / file for file in tls.REQUIRED}
-    for file, place in ((loaded.supplied and loaded.supplied.tls) or places).items():
-        yield file, f"the content of {place}"
+    elif loaded.supplied is not None and loaded.supplied.tls:
+        yield from ((file, _file(str(place), source)) for file, place in loaded.supplied.tls.items())
+    elif (directory := loaded.settings.tls_dir) is not None:
+        yield from ((file, _file(f"{directory}/{file}", source)) for file in tls.REQUIRED)
+        if not directory.is_dir():
+            yield "ca.crt", f"{_file(f'{directory}/ca.crt', source)}, if it is there"
+        elif (directory / "ca.crt").is_file():
+            yield "ca.crt", _file(f"{directory}/ca.crt", source)
 
 
 def _hba_faults(path: Path, *, has_tls: bool, has_authority: bool) -> Iterator[str]:
@@ -217,12 +230,16 @@ def _hba_faults(path: Path, *, has_tls: bool, has_authority: bool) -> Iterator[s
     with suppress(SourceError, UnicodeDecodeError):
         content = text(Reader().file(path))
         for number, fault in hba.faults(content, tls=has_tls, authority=has_authority):
-            yield f"line {number} of {path} will be refused: it {fault}"
+            yield f"line {number} of {path} will be refused: {fault}"
 
 
 def _value_of(credential: Credential, source: Source) -> str:
     place, _, part = credential.origin.partition(", part ")
     return (f"part {part} of " if part else "") + _value(place, source)
+
+
+def _file(path: str, source: Source) -> str:
+    return f"the content of {path}" + _of_secret(path, source)
 
 
 def _content(place: str, what: str) -> str:

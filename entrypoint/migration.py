@@ -30,7 +30,7 @@ def as_text(migration: Migration) -> str:
 
 def _documents(migration: Migration) -> Iterator[list[str]]:
     settings = [
-        f"  {name}: {json.dumps(value, ensure_ascii=False)} # {_one_line(migration.origins[name])}"
+        f"  {name}: {_quoted(value)} # {_one_line(migration.origins[name])}"
         for name, value in sorted(migration.settings.items())
     ]
     head = ["apiVersion: v1", "kind: ConfigMap", "metadata:", "  name: pgpool-settings"]
@@ -38,9 +38,14 @@ def _documents(migration: Migration) -> Iterator[list[str]]:
     yield list(_layout(migration))
     yield list(_patch(migration))
     yield [
-        "# How pgpool will behave otherwise, and what to do:",
+        "# How pgpool will behave otherwise, and what to do; variables and paths are those of the environment given:",
         *(f"# - {_one_line(d)}" for d in migration.differences),
     ]
+
+
+def _quoted(value: str) -> str:
+    """A string of YAML, which holds no DEL as it is."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\x7f")
 
 
 def _layout(migration: Migration) -> Iterator[str]:
@@ -63,7 +68,7 @@ def _patch(migration: Migration) -> Iterator[str]:
         yield from ("            httpGet: null", "            tcpSocket: null", "            exec:")
         yield f"              command: [pgpool-entrypoint, probe, {probe}]"
         yield f"            timeoutSeconds: {seconds}"
-    mounts: Mapping[str, str] = {"run": "/run/pgpool", **migration.mounts}
+    mounts: Mapping[str, str] = {"run": migration.settings.get("PGPOOL_RUN_DIR", "/run/pgpool"), **migration.mounts}
     yield "          volumeMounts:"
     for name, directory in mounts.items():
         yield f"            - name: {name}"

@@ -123,7 +123,8 @@ def _given(settings: Settings, problems: Problems) -> dict[str, Given]:
     for parameter in settings.params:
         assignment = parameter.assignment
         if reserved := defaults.RESERVED.get(assignment.parameter.name):
-            problems.add(parameter.variable, parameter.origin, reserved.reason, reserved.instead)
+            instead = f"remove the line; {reserved.instead}" if ", line " in parameter.origin else reserved.instead
+            problems.add(parameter.variable, parameter.origin, reserved.reason, instead)
         elif assignment.name in given:
             twin = given[assignment.name].variable
             problems.add(parameter.variable, parameter.origin, f"sets the same as {twin}", "keep one of the two")

@@ -57,6 +57,10 @@ def resolve(env: Mapping[str, str], catalogue: Catalogue, *, made_up: MadeUp, no
         if loaded.supplied is not None and loaded.supplied.tls is None:
             live = settings.run_dir / CURRENT
             pair = self_signed(now) if made_up.certificate is None else made_up.certificate
+            if not pair:
+                what = "is on since the last boot, without a certificate: one is made up at boots alone"
+                problems.add("ssl", "changed", what, "restart pgpool, or mount a certificate")
+                problems.raise_if_any()
             settings, material = replace(settings, tls_dir=live), replace(material, tls=Directory(live, pair))
         model = build(settings, material, made_up, catalogue, now, problems)
         problems.raise_if_any()

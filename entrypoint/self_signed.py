@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 _VALID = timedelta(days=1825)
+_EARLIER = timedelta(days=1)
+"""So that a clock that is set back makes no certificate of tomorrow of it."""
 _NAME = "self-signed by pgpool-entrypoint"
 
 
@@ -22,7 +24,7 @@ def self_signed(now: datetime) -> Mapping[str, bytes]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
+        .not_valid_before(now - _EARLIER)
         .not_valid_after(now + _VALID)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())

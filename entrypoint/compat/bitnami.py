@@ -94,6 +94,9 @@ def draft(given: Draft) -> None:
         "name both in PGPOOL_TLS_CERT_FILE and PGPOOL_TLS_KEY_FILE, or a directory with tls.crt and tls.key in "
         "PGPOOL_TLS_DIR; or set PGPOOL_ENABLE_TLS=no"
     )
+    given.both = (
+        "mount a pool_hba.conf with the line `host all all all scram-sha-256` and name it in PGPOOL_USER_HBA_FILE"
+    )
     for row in TABLE:
         raw = values.get(row.variable)
         if raw is None and row.default is not None:
@@ -246,18 +249,13 @@ def _differences(given: Draft, values: dict[str, Raw]) -> None:
 
 
 def _hba_differences(given: Draft, values: dict[str, Raw]) -> None:
-    warn, has_tls = given.warnings.append, is_on(values.get("PGPOOL_ENABLE_TLS"))
-    if "PGPOOL_USER_HBA_FILE" not in values:
+    warn = given.warnings.append
+    if "PGPOOL_USER_HBA_FILE" not in values and not given.has("PGPOOL_HBA_FILE"):
         warn(
             "clients on the Unix socket need their password, too (no `trust` there); give it to scripts that log in "
             "without one"
         )
-    if has_tls and "PGPOOL_USER_HBA_FILE" not in values:
-        warn(
-            "TLS is on, so that clients without TLS are refused; to have both, mount a pool_hba.conf with the line "
-            "`host all all all scram-sha-256` and name it in PGPOOL_USER_HBA_FILE"
-        )
-    if has_tls and "PGPOOL_TLS_CA_FILE" in values:
+    if is_on(values.get("PGPOOL_ENABLE_TLS")) and "PGPOOL_TLS_CA_FILE" in values:
         warn(
             "PGPOOL_TLS_CA_FILE does not make clients need a certificate; for that, mount a pool_hba.conf with the "
             "line `hostssl all all all cert` and name it in PGPOOL_USER_HBA_FILE"

@@ -22,7 +22,7 @@ class Line:
 
 def lines(content: str) -> Iterator[Line]:
     """Every line of a pgpool.conf that says something, in their order; the last one of a name counts."""
-    for number, line in enumerate(content.split("\n"), start=1):
+    for number, line in enumerate(content.removeprefix("\ufeff").split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.fullmatch(line.rstrip("\r"))

@@ -47,6 +47,8 @@ class Draft:
     """Whether what may be mounted in that image is mounted on this machine."""
     certificate: str = ""
     """What to do when TLS is on without a certificate, in that image's words."""
+    both: str = ""
+    """What to do to have clients without TLS as well."""
     self_signs: bool = False
     """Whether that image makes one up."""
 
@@ -117,6 +119,8 @@ def read_conf(draft: Draft, path: Path, setting: str, origin: str) -> None:
         place = f"{path}, line {line.number}"
         if line.value is None:
             draft.problems.add(setting, place, "is no line of a pgpool.conf", "write name = 'value'")
+        elif line.name == "include":
+            draft.problems.add(setting, place, "includes another file, which is not read", "put its lines here")
         else:
             draft.parameters[line.name] = Raw(line.value, place, secret="password" in line.name)
 

@@ -77,6 +77,7 @@ def settle(draft: Draft, catalogue: Catalogue, *, keep: frozenset[str] = frozens
         draft.set("PGPOOL_BACKENDS", backends)
     _check_role(draft)
     files = _tls(draft, catalogue)
+    _plain_text(draft, files)
     for name in [name for name in parameters if _NODE.fullmatch(name)]:
         del parameters[name]
     for name, raw in parameters.items():
@@ -182,10 +183,12 @@ def _entry(fields: dict[str, Raw], name: str) -> str:
 def _names(draft: Draft, nodes: dict[int, dict[str, Raw]], hosts: dict[int, Raw]) -> dict[int, str]:
     """What each server calls itself when it replicates: as given, or the first label of its host, which is its pod."""
     labels = {node: host.value.partition(".")[0] for node, host in hosts.items()}
+    taken = {label.rstrip("-0123456789") for label in labels.values()}
+    other = next(each for each in ("node", "server", "host", "unnamed", "other") if each not in taken)
     guessed = {
         node: label
         if _LABEL.fullmatch(label) and len(label) <= 62 and list(labels.values()).count(label) == 1
-        else f"node-{node}"
+        else f"{other}-{node}"
         for node, label in labels.items()
     }
     names = {node: _value(nodes[node].get("application_name"), guessed[node]) for node in hosts}
@@ -255,7 +258,11 @@ def _tls(draft: Draft, catalogue: Catalogue) -> dict[str, Path] | None:
     names = {"tls.crt": "ssl_cert", "tls.key": "ssl_key", "ca.crt": "ssl_ca_cert"}
     switch = draft.parameters.pop("ssl", None)
     files = {file: raw for file, name in names.items() if (raw := draft.parameters.pop(name, None)) and raw.value}
-    if switch is None or draft.has("PGPOOL_TLS_DIR"):
+    if draft.has("PGPOOL_TLS_DIR"):
+        if theirs := [*files.values(), *([switch] if switch is not None and not is_on(switch) else [])]:
+            draft.set("PGPOOL_TLS_DIR", theirs[0])
+        return {}
+    if switch is None:
         return {}
     try:
         if not catalogue.assign("ssl", switch.value).number:
@@ -281,3 +288,10 @@ def _tls(draft: Draft, catalogue: Catalogue) -> dict[str, Path] | None:
     if renamed := [f"{file} for {path}" for file, path in paths.items() if path != directory / file]:
         draft.warnings.append(f"in messages, PGPOOL_TLS_DIR has {', '.join(renamed)}")
     return paths
+
+
+def _plain_text(draft: Draft, files: dict[str, Path] | None) -> None:
+    """Who comes without TLS is refused; in the other images, not."""
+    has_hba = "PGPOOL_HBA_FILE" in draft.settings or draft.has("PGPOOL_HBA_FILE")
+    if (files or files is None or draft.has("PGPOOL_TLS_DIR")) and not has_hba:
+        draft.warnings.append(f"TLS is on, so that clients without TLS are refused; to have both, {draft.both}")

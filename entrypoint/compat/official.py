@@ -76,9 +76,11 @@ def draft(given: Draft, catalogue: Catalogue) -> None:
         what = "names no server" if conf else "is required"
         given.problems.add("PGPOOL_PARAMS_BACKEND_HOSTNAME0", "not set", what, "set it to the host of the first server")
     off = f"ssl = off in {conf}" if conf else "PGPOOL_PARAMS_SSL=off"
+    on = f"enable_pool_hba = on in {conf}" if conf else "PGPOOL_PARAMS_ENABLE_POOL_HBA=on"
+    given.both = f"mount {volume(given.env)}/pool_hba.conf with the line `host all all all scram-sha-256`, and set {on}"
     warn = given.warnings.append
     if values.get("PGPOOL_ENABLE_POOL_PASSWD", Raw("true", "")).value not in _TRUE:
-        off = "PGPOOL_ENABLE_POOL_PASSWD=true"
+        off = " and ".join(["PGPOOL_ENABLE_POOL_PASSWD=true", *([off] if is_on(given.parameters.get("ssl")) else [])])
         for name in ("ssl", "enable_pool_hba"):
             given.parameters[name] = Raw("on", "from PGPOOL_ENABLE_POOL_PASSWD")
         warn(
@@ -170,12 +172,12 @@ def _mounted(given: Draft) -> None:
             given.set("PGPOOL_HBA_FILE", Raw(str(hba), f"from {directory}"))
         else:
             given.warnings.append(f"{hba} is not used, because enable_pool_hba is not on; set it to have it used")
-    elif not uses_hba:
+    elif not uses_hba and not given.has("PGPOOL_HBA_FILE"):
         given.warnings.append(
             "every client logs in to pgpool itself, by SCRAM, though enable_pool_hba is not on; give each role that is "
             "to log in its <X>_USERNAME and <X>_PASSWORD"
         )
-    if uses_hba and not has_hba:
+    if uses_hba and not has_hba and not given.has("PGPOOL_HBA_FILE"):
         given.warnings.append(
             "clients on the Unix socket need their password, too (no `trust` there); give it to scripts that log in "
             "without one"
@@ -185,8 +187,3 @@ def _mounted(given: Draft) -> None:
     if given.here and all(map(_is_file, pair.values())):
         given.parameters["ssl"] = Raw("on", f"from {directory}")
         given.parameters |= {name: Raw(str(path), f"from {directory}") for name, path in pair.items()}
-        if not has_hba:
-            given.warnings.append(
-                f"TLS is on, so that clients without TLS are refused; to have both, mount {hba} with the line "
-                "`host all all all scram-sha-256`, and set PGPOOL_PARAMS_ENABLE_POOL_HBA=on"
-            )

@@ -47,7 +47,7 @@ def read_source(content: str) -> Source:
         return Source(dict(_listed(content)), {})
     try:
         sources = list(_described(document))
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, RecursionError):
         what = "describes a container in another form than Kubernetes or docker does"
         raise _refused("input", what, "give what one of them prints") from None
     speaking = [source for source in sources if image_of(source.environment, here=source.here) is not None]
@@ -69,32 +69,37 @@ def _document(content: str) -> Any:  # noqa: ANN401  # JSON or YAML
             return json.loads(content)
         except ValueError as error:
             raise _refused("input", f"is no JSON: {error}", remedy) from None
+        except RecursionError:
+            raise _refused("input", "is JSON of too many levels", remedy) from None
     if not _MANIFEST.match(content):
         return None
     try:
         return list(yaml.safe_load_all(content))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         # Its words may quote the text, and there may be a secret.
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         raise _refused("input", f"is no YAML{f' (line {mark.line + 1})' if mark else ''}", remedy) from None
 
 
 def _listed(content: str) -> Iterator[tuple[str, str]]:
+    last = COMPAT.name  # a list does not begin with the rest of a value
     for number, line in enumerate(content.splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             name, equals, value = line.removeprefix("export ").partition("=")
             if equals and name.strip().isidentifier():
-                yield name.strip(), value
-            elif number == 1:
-                # A later one may be the rest of a value with line ends, as `env` prints it.
-                raise _refused(
-                    f"line {number}", "is no NAME=value", "give a list as `env` prints it, without -e, or JSON"
-                )
+                last = name.strip()
+                yield last, value
+            elif workload.COUNTS.fullmatch(last) or "PGPOOL" in line:
+                # After another variable, it may be the rest of a value with line ends, as `env` prints it.
+                what = "is no NAME=value, or the rest of a value with line ends"
+                raise _refused(f"line {number}", what, "give a list as `env` prints it, without -e, or JSON")
 
 
 def _described(document: Any, namespace: str = "") -> Iterator[Source]:  # noqa: ANN401  # JSON
     """Every container in what docker or kubectl printed."""
-    if isinstance(document, list):
+    if isinstance(document, list) and document and all(isinstance(each, str) for each in document):
+        yield _inspected({"Env": document}, ())
+    elif isinstance(document, list):
         for each in document:
             yield from _described(each, namespace)
     elif isinstance(document, dict):

@@ -70,7 +70,7 @@ def load_translated(
     strangers = _strangers(image, env, theirs, catalogue)
     for name, remedy in strangers.items():
         draft.warnings.append(f"{name} is passed over, as by that image, which has no such variable; {remedy}")
-    rest = _without(theirs | strangers.keys(), env)
+    rest = _without(theirs | strangers.keys() | _unset(image, env), env)
     settings = load(rest, catalogue, reader, problems, draft.settings)
     if settings.key_file is None and supplied.key is None:
         draft.warnings.append(
@@ -104,6 +104,18 @@ def _strangers(image: str, env: Mapping[str, str], theirs: AbstractSet[str], cat
     return found
 
 
+def _unset(image: str, env: Mapping[str, str]) -> set[str]:
+    """The variables whose default in the official image is an empty value."""
+    names = (table.PCP_USER.name, table.PCP_PASSWORD.name) if image == "official" else ()
+    return {name for name in names if not env.get(name)}
+
+
+def _unknown(theirs: AbstractSet[str], catalogue: Catalogue) -> set[str]:
+    """The variables for parameters that pgpool does not have."""
+    parameters = {name: base_name(name, catalogue) for name in theirs if name.startswith(PARAMS_PREFIX)}
+    return {name for name, base in parameters.items() if base is None or not is_parameter(base, catalogue)}
+
+
 def image_of(env: Mapping[str, str], *, here: bool = True) -> str | None:
     """`official` or `bitnami`, or None when the environment speaks our own words alone."""
     named = _named(env)
@@ -135,6 +147,9 @@ def recorded(env: Mapping[str, str], catalogue: Catalogue) -> tuple[dict[str, st
     image = image_of(env)
     theirs = variables_of(image, env)
     ours = {name: value for name, value in env.items() if name in theirs or is_ours(name, value)}
+    if image is not None:  # what is passed over may hold anything
+        passed_over = _strangers(image, env, theirs, catalogue).keys() | _unknown(theirs, catalogue)
+        ours = _without(passed_over | _unset(image, env), ours)
     secrets = {row.variable for row in ROWS.get(image or "", ()) if row.secret}
     if image == "official":
         secrets |= {name for name in theirs if name.endswith("_PASSWORD") and not name.startswith("PGPOOL_")}

@@ -18,7 +18,7 @@ _MAY_BE_UNKNOWN = re.compile(
 )
 """What goes from one Secret into another, or names a role; all else must be known to be translated."""
 
-_COUNTS = re.compile(r"PGPOOL.*|.+_(USERNAME|PASSWORD)(_FILE)?")
+COUNTS = re.compile(r"PGPOOL.*|.+_(USERNAME|PASSWORD)(_FILE)?")
 _REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")
 
 
@@ -38,6 +38,8 @@ def read_variables(container: Mapping[str, Any], namespace: str) -> Variables:
     first: dict[str, str] = {}  # one key of a Secret is one value, whatever variables have it
     for each in container.get("env") or ():
         name, origin = str(each["name"]), each.get("valueFrom") or {}
+        found.environment.pop(name, None)  # of two with one name, the last counts
+        found.references.pop(name, None)
         words = _secret_key(each, found.references)
         value: str | None = None
         if words:
@@ -47,14 +49,19 @@ def read_variables(container: Mapping[str, Any], namespace: str) -> Variables:
             value = namespace or None
         elif not origin:
             known = {known: text for known, text in found.environment.items() if known not in found.references}
-            value = _expanded(str(each.get("value") or ""), known)
+            value = _expanded(_text(each.get("value")), known)
         if value is not None:
             found.environment[name] = value
-        elif _COUNTS.fullmatch(name):
+        elif COUNTS.fullmatch(name):
             found.problems.append(Problem(name, "manifest", "has a value that is not here", RUNNING))
     if container.get("envFrom"):
         found.problems.append(Problem("envFrom", "manifest", "has variables that are not here", RUNNING))
     return found
+
+
+def _text(value: object) -> str:
+    """A value, quoted or not: YAML makes of a bare `no` a boolean."""
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _secret_key(variable: Mapping[str, Any], references: Mapping[str, str]) -> str:

@@ -25,6 +25,7 @@ from sidecar.desired import read_desired
 from support import foreign
 from support.certificates import Authority
 from support.foreign import Foreign
+from unit import conftest
 from unit.conftest import Site
 
 BITNAMI, OFFICIAL = foreign.COMPOSE.environment, foreign.MINIMAL.environment
@@ -173,6 +174,71 @@ def test_scripts_that_are_not_run_are_named(bare: Site, monkeypatch: pytest.Monk
     assert "are not run; set what they change" in warning
 
 
+PLAIN = "clients without TLS are refused; to have both, mount"
+CERTIFICATE = {"PGPOOL_TLS_CERT_FILE": "{tls}/tls.crt", "PGPOOL_TLS_KEY_FILE": "{tls}/tls.key"}
+
+
+@pytest.mark.parametrize(
+    ("image", "env"),
+    [
+        ("official", {"PGPOOL_PARAMS_SSL": "on"}),
+        ("official", {"PGPOOL_PARAMS_SSL": "on", "PGPOOL_PARAMS_ENABLE_POOL_HBA": "on"}),
+        ("official", {"PGPOOL_PARAMS_SSL": "on", "PGPOOL_TLS_DIR": "{tls}"}),
+        ("official", {"PGPOOL_TLS_DIR": "{tls}"}),
+        ("bitnami", {"PGPOOL_TLS_DIR": "{tls}"}),
+        ("bitnami", {"PGPOOL_ENABLE_TLS": "yes", **CERTIFICATE}),
+        ("bitnami", {"PGPOOL_USER_CONF_FILE": "{conf}"}),
+    ],
+)
+def test_that_tls_is_for_all_is_told_unless_a_pool_hba_conf_says_otherwise(
+    bare: Site, image: str, env: dict[str, str]
+) -> None:
+    tls = Authority().issue().write(bare.root / "tls", with_authority=False)
+    conf = bare.file("conf", f"ssl = on\nssl_cert = '{tls}/tls.crt'\nssl_key = '{tls}/tls.key'\n")
+    bare.now = datetime.now(UTC)
+    given(bare, BITNAMI if image == "bitnami" else OFFICIAL)
+    given(bare, {name: value.format(tls=tls, conf=conf) for name, value in env.items()})
+    assert [PLAIN in each for each in bare.resolve().model.warnings].count(True) == 1
+    given(bare, {}, PGPOOL_HBA_FILE=str(bare.file("hba", "host all all all scram-sha-256\n")))
+    told = " ".join(bare.resolve().model.warnings)
+    assert PLAIN not in told
+    assert "on the Unix socket" not in told
+
+
+@pytest.mark.parametrize(
+    "hosts", ["node-1.example.com,10.0.0.2", "node-1.dc1,node-1.dc2,node-0.dc1", "node-0,server-1,10.0.0.2,10.0.0.3"]
+)
+def test_names_that_are_guessed_tell_servers_apart_that_are_called_so(bare: Site, hosts: str) -> None:
+    nodes = [f"{number}:{host}" for number, host in enumerate(hosts.split(","))]
+    given(bare, BITNAMI, PGPOOL_BACKEND_NODES=",".join(nodes))
+    assert len({backend.name for backend in bare.resolve().settings.backends}) == len(nodes)
+
+
+def test_an_empty_administrator_of_the_official_image_is_none(bare: Site) -> None:
+    given(bare, OFFICIAL, PGPOOL_PCP_USER="", PGPOOL_PCP_PASSWORD="")
+    model = bare.resolve().model
+    assert (model.pcp_user, model.pcp_password.reveal()) == ("pgpool", conftest.MADE_UP)
+    written, withheld = recorded(bare.env, bare.catalogue)
+    assert not {"PGPOOL_PCP_USER", "PGPOOL_PCP_PASSWORD"} & {*written, *withheld}
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("official", "PGPOOL_POSTGRES_PASSWORD"),
+        ("official", "PGPOOL_PARAMS_FOO_PASSWORD"),
+        ("bitnami", "PGPOOL_PASSWORD"),
+        ("bitnami", "PGPOOL_REPL_PASSWORD"),
+    ],
+)
+def test_what_is_passed_over_is_written_down_nowhere(bare: Site, image: str, name: str) -> None:
+    without = given(bare, BITNAMI if image == "bitnami" else OFFICIAL).tree()
+    given(bare, {}, **{name: "S3CRET"})
+    written, withheld = recorded(bare.env, bare.catalogue)
+    assert name not in {*written, *withheld}
+    assert bare.tree() == without
+
+
 REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_BACKENDS": "a=h"}, "PGPOOL_BACKENDS (environment)", "ways of different images"),
     ("bitnami", {"PGPOOL_PARAMS_BACKEND_HOSTNAME0": "h"}, "PGPOOL_BACKEND_NODES", "ways of different images"),
@@ -235,6 +301,16 @@ REFUSED: list[tuple[str, dict[str, str | None], str, str]] = [
     ("bitnami", {"PGPOOL_COMPAT": "none"}, "PGPOOL_BACKEND_NODES", "is not a setting"),
     ("bitnami", {"PGPOOL_COMPAT": "bitnamy"}, "PGPOOL_COMPAT", "is not an image whose variables"),
     ("official", {"PGPOOL_SKIP_PASSWORD_ENCRYPTION": "true"}, "SKIP_PASSWORD_ENCRYPTION", "cannot be had"),
+    ("bitnami", {"PGPOOL_USER_CONF_FILE": "{include}"}, "CONF_FILE ({include}, line 2)", "put its lines here"),
+    ("bitnami", {"PGPOOL_USER_CONF_FILE": "{reserved}"}, "({reserved}, line 1)", "remove the line; "),
+    ("bitnami", {"PGPOOL_ENABLE_TLS": "no", "PGPOOL_TLS_DIR": "/tls"}, "PGPOOL_TLS_DIR", "so is PGPOOL_ENABLE_TLS"),
+    ("official", {"PGPOOL_PARAMS_SSL": "off", "PGPOOL_TLS_DIR": "/tls"}, "PGPOOL_TLS_DIR", "so is PGPOOL_PARAMS_SSL"),
+    (
+        "bitnami",
+        {"PGPOOL_ENABLE_TLS": "yes", "PGPOOL_TLS_DIR": "/t", **CERTIFICATE},
+        "PGPOOL_TLS_DIR (environment)",
+        "so is PGPOOL_TLS_CERT_FILE",
+    ),
     (
         "official",
         {"PGPOOL_PARAMS_SSL": "on", "PGPOOL_PARAMS_SSL_CERT": "/tls.crt"},
@@ -269,6 +345,9 @@ def test_what_cannot_be_had_or_contradicts_itself_is_refused_in_the_users_own_wo
         "bad": bare.file("bad", "max_pool == 1\n"),
         "hba": bare.file("hba", "local all all trust\n"),
         "key": bare.file("key", "a key"),
+        "include": bare.file("include", "\ufeff# a comment\ninclude 'more.conf'\n"),
+        "reserved": bare.file("reserved", "recovery_password = 'AESabc'\n"),
+        "tls": bare.root / "tls",
     }
     placed = {name: value and value.format(**places) for name, value in changes.items()}
     given(bare, BITNAMI if image == "bitnami" else OFFICIAL, **placed)

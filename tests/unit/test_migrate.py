@@ -16,6 +16,7 @@ from entrypoint.log import Log
 from entrypoint.migrate import migrate
 from entrypoint.migration import Migration, as_text
 from support import foreign
+from support.certificates import Authority
 from unit.conftest import Site
 
 
@@ -196,6 +197,13 @@ def test_a_container_as_docker_describes_it(catalogue: Catalogue) -> None:
         ("PATH=/bin", "is not an environment of"),
         ("PGPOOL_BACKENDS=a=h", "is not an environment of"),
         ("what is this", "is no NAME=value"),
+        ("PGPOOL_BACKEND_NODES=0:a:5432\n1:b:5432", "line 2 .*\n.*rest of a value"),
+        ("PGPOOL_BACKEND_NODES=0:a\nPATH=/bin\n- PGPOOL_MAX_POOL=3", "line 3 "),
+        ("PGPOOL_BACKEND_NODES=0:a\nPATH=/bin\nPGPOOL_MAX_POOL", "line 3 "),
+        ("kind: Pod\nmetadata: {x: 2024-02-30}", "is no YAML"),
+        ("kind: Pod\nmetadata: {x: 0x_}", "is no YAML"),
+        ("items: &a\n  - *a\n", "in another form than Kubernetes"),
+        ("[" * 100_000, "is JSON of too many levels"),
         ("kind: Deployment", "describes no container"),
         ("# ours\n---\nkind: Deployment\n  spec: 1", r"is no YAML \(line 4\)"),
         ("{", "is no JSON"),
@@ -219,6 +227,93 @@ def test_a_container_as_docker_describes_it(catalogue: Catalogue) -> None:
 def test_what_cannot_be_read_is_told(content: str, what: str, catalogue: Catalogue) -> None:
     with pytest.raises(ConfigurationError, match=what):
         migrate(read_source(content), catalogue)
+
+
+def test_a_value_of_several_lines_that_is_nobodys_business_is_no_fault(catalogue: Catalogue) -> None:
+    content = "CERTIFICATE=-----BEGIN\nabc\n-----END\nPGPOOL_BACKEND_NODES=0:a\nPGPOOL_POSTGRES_PASSWORD=x\n"
+    assert migrate(read_source(content), catalogue).settings["PGPOOL_BACKENDS"] == "a=a:5432"
+
+
+def test_the_list_alone_that_docker_prints_will_do(catalogue: Catalogue) -> None:
+    content = json.dumps(["PGPOOL_BACKEND_NODES=0:a", "PGPOOL_POSTGRES_PASSWORD=x"])
+    assert migrate(read_source(content), catalogue).settings["PGPOOL_BACKENDS"] == "a=a:5432"
+
+
+def test_of_two_variables_of_one_name_the_last_counts(catalogue: Catalogue) -> None:
+    other = value("PGPOOL_POSTGRES_PASSWORD", "S3CRET")
+    migration = migrate(read_source(deployment(NODES, "PGPOOL_POSTGRES_PASSWORD", other)), catalogue)
+    assert migration.secrets["pgpool-users"] == {"postgres": "the value of PGPOOL_POSTGRES_PASSWORD"}
+    migration = migrate(read_source(deployment(NODES, other, "PGPOOL_POSTGRES_PASSWORD")), catalogue)
+    assert "of the Secret db" in migration.secrets["pgpool-users"]["postgres"]
+
+
+def test_a_value_that_yaml_takes_for_no_text_is_one(catalogue: Catalogue) -> None:
+    variables = [
+        {"name": "PGPOOL_ENABLE_LOAD_BALANCING", "value": False},
+        {"name": "PGPOOL_HEALTH_CHECK_PERIOD", "value": 0},
+    ]
+    migration = migrate(read_source(deployment(NODES, "PGPOOL_POSTGRES_PASSWORD", *variables)), catalogue)
+    assert "PGPOOL_PARAMS_LOAD_BALANCE_MODE" not in migration.settings, "off, as in this image"
+    assert migration.settings["PGPOOL_PARAMS_HEALTH_CHECK_PERIOD"] == "0"
+
+
+def test_our_own_settings_may_be_in_files_there_too(site: Site, catalogue: Catalogue) -> None:
+    given = {
+        "PGPOOL_PATRONI": "on",
+        "PGPOOL_CHECK_USER": "checker",
+        "PGPOOL_HBA_FILE": "/config2/hba",
+        "PGPOOLKEYFILE": "/config2/key",
+        "PGPOOL_RUN_DIR": "/var/run/pg",
+        "PGPOOL_SIDECAR_HTTP": ":9720",
+        "PGPOOL_TLS_DIR": "/config2/tls",
+    }
+    env = foreign.MINIMAL.environment | {f"{name}_FILE": str(site.file(name, text)) for name, text in given.items()}
+    migration = migrate(Source(env, {}), catalogue)
+    told = {name: migration.settings.get(name) for name in given if name in migration.settings}
+    assert told == {
+        "PGPOOL_PATRONI": "on",
+        "PGPOOL_CHECK_USER": "checker",
+        "PGPOOL_HBA_FILE": "/etc/pgpool/hba/pool_hba.conf",
+        "PGPOOLKEYFILE": "/etc/pgpool/key/aes.key",
+        "PGPOOL_RUN_DIR": "/var/run/pg",
+        "PGPOOL_SIDECAR_HTTP": ":9720",
+        "PGPOOL_TLS_DIR": "/etc/pgpool/tls",
+    }
+    assert "mountPath: /var/run/pg" in as_text(migration)
+
+
+def test_our_own_directory_with_an_authority_keeps_it(site: Site, catalogue: Catalogue) -> None:
+    place = Authority().issue().write(site.root / "tls")
+    hba = site.file("hba", "hostssl all all all cert\n")
+    env = foreign.MINIMAL.environment | {"PGPOOL_TLS_DIR": str(place), "PGPOOL_HBA_FILE": str(hba)}
+    migration = migrate(Source(env, {}), catalogue)
+    assert migration.secrets["pgpool-tls"].keys() == {"tls.crt", "tls.key", "ca.crt"}
+    assert not any("will be refused" in each for each in migration.differences)
+
+
+def test_files_other_than_passwords_are_traced_to_their_secret_too(catalogue: Catalogue) -> None:
+    certificate = {
+        "PGPOOL_ENABLE_TLS": "yes",
+        "PGPOOL_TLS_CERT_FILE": "/c/tls.crt",
+        "PGPOOL_TLS_KEY_FILE": "/c/tls.key",
+    }
+    mount = {"volumeMounts": [{"name": "c", "mountPath": "/c"}]}
+    variables = [value(name, text) for name, text in certificate.items()]
+    document = json.loads(deployment(NODES, "PGPOOL_POSTGRES_PASSWORD", *variables, **mount))
+    document["spec"]["template"]["spec"]["volumes"] = [{"name": "c", "secret": {"secretName": "pgtls"}}]
+    migration = migrate(read_source(json.dumps(document)), catalogue)
+    assert migration.secrets["pgpool-tls"]["tls.key"] == "the content of /c/tls.key: key tls.key of the Secret pgtls"
+
+
+def test_the_lines_of_a_file_that_is_not_here_are_missed_however_its_path_is_written(catalogue: Catalogue) -> None:
+    env = foreign.COMPOSE.environment | {"PGPOOL_USER_CONF_FILE": "/not//here/pgpool.conf"}
+    assert any("are missing here" in each for each in migrate(Source(env, {}), catalogue).differences)
+
+
+def test_a_control_character_leaves_it_yaml(catalogue: Catalogue) -> None:
+    env = foreign.MINIMAL.environment | {"PGPOOL_PARAMS_LOG_LINE_PREFIX": "a\x7fb"}
+    config_map, *_ = yaml.safe_load_all(as_text(migrate(Source(env, {}), catalogue)))
+    assert config_map["data"]["PGPOOL_PARAMS_LOG_LINE_PREFIX"] == "a\x7fb"
 
 
 def deployment(*variables: dict[str, Any] | str, **fields: object) -> str:
@@ -544,7 +639,10 @@ def test_our_own_directories_beside_the_other_images_words_are_not_forgotten(
 ) -> None:
     env = foreign.MINIMAL_TLS.environment | {"PGPOOL_TLS_DIR": "/certs", "PGPOOL_USERS_DIR": "/users"}
     migration = migrate(Source(env, {}), catalogue)
-    assert migration.secrets["pgpool-tls"] == {file: f"the content of /certs/{file}" for file in ("tls.crt", "tls.key")}
+    words = {file: f"the content of /certs/{file}" for file in ("tls.crt", "tls.key", "ca.crt")}
+    words["ca.crt"] += ", if it is there"
+    assert migration.secrets["pgpool-tls"] == words
+    assert migration.mounts["pgpool-users"] == "/etc/pgpool/users"
     assert migration.settings["PGPOOL_TLS_DIR"] == "/etc/pgpool/tls"
     assert any("/users" in each and "pgpool-users" in each for each in migration.differences)
 
