@@ -1,6 +1,6 @@
 """What can go wrong, in the words a tired person needs, and the exit code each kind ends with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -91,6 +91,9 @@ class Problems:
 
     def __len__(self) -> int:
         return len(self._found)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._found)
 
     def raise_if_any(self) -> None:
         """Raise ConfigurationError with all that was collected."""

@@ -58,8 +58,8 @@ def resolve(env: Mapping[str, str], catalogue: Catalogue, *, made_up: MadeUp, no
             live = settings.run_dir / CURRENT
             pair = self_signed(now) if made_up.certificate is None else made_up.certificate
             if not pair:
-                what = "is on since the last boot, without a certificate: one is made up at boots alone"
-                problems.add("ssl", "changed", what, "restart pgpool, or mount a certificate")
+                what = "is on, and the certificate is gone that was mounted: none is made up in its place"
+                problems.add("ssl", "files", what, "mount it again, or restart pgpool, which then makes one up")
                 problems.raise_if_any()
             settings, material = replace(settings, tls_dir=live), replace(material, tls=Directory(live, pair))
         model = build(settings, material, made_up, catalogue, now, problems)

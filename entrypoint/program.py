@@ -42,6 +42,9 @@ class Program:
         """
         with nameless_file("pgpool.conf", conf) as file:
             result = _run([str(self.path), "-f", path_of(file), "configcheck"], env, pass_fds=(file,))
+        if result.returncode < 0:
+            number = -result.returncode
+            raise ProgramUnusableError(f"{self.path} was ended by signal {number} while it read a pgpool.conf")
         if result.returncode != _ACCEPTED:
             words = [line for line in result.stderr.splitlines() if "FATAL" in line or "DETAIL" in line]
             raise RejectedError(

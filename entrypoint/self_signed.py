@@ -9,6 +9,17 @@ _EARLIER = timedelta(days=1)
 _NAME = "self-signed by pgpool-entrypoint"
 
 
+def is_self_signed(certificate: bytes) -> bool:
+    """Whether a certificate in PEM is one of ours."""
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        subject = x509.load_pem_x509_certificate(certificate).subject
+    except (ValueError, x509.InvalidVersion):
+        return False
+    return any(each.value == _NAME for each in subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME))
+
+
 def self_signed(now: datetime) -> Mapping[str, bytes]:
     """A new pair in PEM, as tls.crt and tls.key; valid for five years, as there."""
     # Imported here: only whoever comes from that image needs it.

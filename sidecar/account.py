@@ -31,6 +31,8 @@ class Account:
         self._changed_at: float | None = None
         """Since when a change waits for its proof."""
         self._waiting = False
+        self._untold = False
+        """Whether status.json is of before, because it could not be written."""
         self._rejected = rejected_before(around.run_dir)
 
     def want(self, wanted: Tree, live: Generation) -> None:
@@ -125,11 +127,13 @@ class Account:
         return self._keep(replace(self.status, restart=restart))
 
     def _keep(self, status: Status) -> Status:
-        if status != self.status:
+        if status != self.status or self._untold:
             self.status = status
             if self._around.write_status:
-                with suppress(OSError):  # told again at the next change; a full volume stops no rotation
+                self._untold = True
+                with suppress(OSError):  # told again at the next step; a full volume stops no rotation
                     status.write(self._around.run_dir)
+                    self._untold = False
         return status
 
 

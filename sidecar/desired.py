@@ -1,7 +1,6 @@
 """What a boot at this moment would publish, and variants of it that hold some roles back."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -11,12 +10,13 @@ from entrypoint.catalogue import Catalogue, load_catalogue
 from entrypoint.errors import Problems
 from entrypoint.inputs import read_inputs
 from entrypoint.material import Credential
-from entrypoint.model import MadeUp, build
+from entrypoint.model import CURRENT, MadeUp, build
 from entrypoint.pipeline import Resolved, resolve
 from entrypoint.publish import BOOTED
 from entrypoint.render import render
 from entrypoint.saslprep import prepared
 from entrypoint.secret import Secret
+from entrypoint.self_signed import is_self_signed
 from entrypoint.tree import Tree
 
 
@@ -81,16 +81,45 @@ def read_desired(run_dir: Path, env: Mapping[str, str], now: datetime) -> Desire
     catalogue = load_catalogue(boot.pgpool)
     made_up = _made_up(run_dir)
     resolved = resolve({**boot.environment, **withheld}, catalogue, made_up=made_up, now=now)
-    return Desired(catalogue, made_up, resolved, now)
+    desired = Desired(catalogue, made_up, resolved, now)
+    _check_left(run_dir, desired)
+    return desired
 
 
 def _made_up(run_dir: Path) -> MadeUp:
-    """What the last boot made up. A certificate stands only in what pgpool was started with."""
-    places = {name: run_dir / name for name in (inputs.PCP_PASSWORD, inputs.CHECK_KEY)}
-    places |= {name: run_dir / BOOTED / name for name in tls.REQUIRED}
-    found: dict[str, bytes] = {}
-    for name, place in places.items():
-        with suppress(FileNotFoundError):
-            found[name] = place.read_bytes()
-    pcp_password, check_key = found.pop(inputs.PCP_PASSWORD, b""), found.pop(inputs.CHECK_KEY, None)
-    return MadeUp(Secret(pcp_password.decode()), None if check_key is None else Secret(check_key.decode()), found)
+    """What the last boot made up."""
+    pcp_password, check_key = (_content(run_dir / name) for name in (inputs.PCP_PASSWORD, inputs.CHECK_KEY))
+    return MadeUp(
+        Secret((pcp_password or b"").decode()),
+        None if check_key is None else Secret(check_key.decode()),
+        _certificate(run_dir),
+    )
+
+
+def _certificate(run_dir: Path) -> dict[str, bytes] | None:
+    """The pair that was made up: by the boot or, when pgpool was started without TLS, since then.
+
+    None: it has been without a certificate. Empty: it has been mounted.
+    """
+    for name in (BOOTED, CURRENT):
+        pair = {file: _content(run_dir / name / file) for file in tls.REQUIRED}
+        found = {file: content for file, content in pair.items() if content is not None}
+        if found:
+            return found if is_self_signed(found.get("tls.crt", b"")) else {}
+    return None
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _check_left(run_dir: Path, desired: Desired) -> None:
+    """Raise ValueError for a file of the boot's that is gone: an empty password in its place would be one."""
+    settings, made_up = desired.resolved.settings, desired.made_up
+    if settings.pcp_password is None and not made_up.pcp_password.reveal():
+        raise ValueError(f"{run_dir / inputs.PCP_PASSWORD} is gone; restart pgpool")
+    if desired.resolved.model.key is None and made_up.check_key is None:
+        raise ValueError(f"{run_dir / inputs.CHECK_KEY} is gone; restart pgpool")

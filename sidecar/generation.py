@@ -23,6 +23,11 @@ class Generation:
     tree: Tree
 
     @property
+    def intact(self) -> bool:
+        """Whether the files are still what was published."""
+        return self.tree.digest == self.digest
+
+    @property
     def parameters(self) -> dict[str, str]:
         """pgpool.conf as name → value, without quotes."""
         return parameters(self.tree)

@@ -13,7 +13,7 @@ from entrypoint.errors import Problems
 from entrypoint.inputs import read_inputs
 from entrypoint.probe import Verdict
 from entrypoint.publish import BOOTED, marked_at
-from entrypoint.settings import Settings
+from entrypoint.settings import PATRONI, Settings
 from entrypoint.sources import Reader
 from sidecar.cluster import Observer
 from sidecar.events import Events, without_values
@@ -41,6 +41,8 @@ class BootedCluster:
         self._events = events
         self._told: list[Mapping[str, str]] = []
         self._booted = 0
+        self._unread = ""
+        """What is wrong with PGPOOL_PATRONI."""
         self._nodes: tuple[Backend, ...] = ()
         self._observer: Observer | None = None
 
@@ -55,12 +57,15 @@ class BootedCluster:
         Raises OSError, KeyError or ValueError.
         """
         booted = marked_at(self._run_dir, BOOTED)
-        if booted == self._booted:
+        if booted == self._booted and not self._unread:
+            return False
+        settings, unread = _settings(self._run_dir)
+        if booted == self._booted and unread:
             return False
         generation = read_generation(self._run_dir, BOOTED)
         if generation is None:
             raise FileNotFoundError(f"{BOOTED} leads nowhere")
-        nodes, settings = backends(generation.tree), _settings(self._run_dir)
+        nodes = backends(generation.tree)
         self.stop()
         self._observer = Observer(
             nodes,
@@ -72,7 +77,9 @@ class BootedCluster:
             period=PERIOD_SECONDS,
         )
         self._observer.start()
-        former, self._nodes, self._booted = self._nodes, nodes, booted
+        if unread:  # nobody is fenced meanwhile, but a node table that is looked after is better than none
+            self._events.warning("nodes.without_patroni", reason=unread)
+        former, self._nodes, self._booted, self._unread = self._nodes, nodes, booted, unread
         return former != nodes
 
     def stop(self) -> None:
@@ -139,9 +146,11 @@ class NodeLoop:
         self._cluster.stop()
 
 
-def _settings(run_dir: Path) -> Settings:
-    boot = read_inputs(run_dir)
-    return load_translated(boot.environment, load_catalogue(boot.pgpool), Reader(), Problems()).settings
+def _settings(run_dir: Path) -> tuple[Settings, str]:
+    """What boot was given; and what is wrong with PGPOOL_PATRONI, of which nothing is taken then."""
+    boot, problems = read_inputs(run_dir), Problems()
+    settings = load_translated(boot.environment, load_catalogue(boot.pgpool), Reader(), problems).settings
+    return settings, next((each.line for each in problems if each.setting.startswith(PATRONI.name)), "")
 
 
 def _authority(settings: Settings) -> Path | None:

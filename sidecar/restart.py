@@ -13,6 +13,8 @@ from sidecar.generation import parameters
 
 KEY = "PGPOOLKEYFILE"
 """The reason that no file and no parameter tells: another key of pool_passwd."""
+LISTENERS = frozenset({"listen_addresses", "port", "pcp_listen_addresses", "pcp_port"})
+"""Reasons for which nobody but a person restarts pgpool: whether it could listen there, only a boot can tell."""
 RELOADED_ALWAYS = frozenset({MARKER, "sr_check_password"})
 """What may differ in pgpool.conf after any change of a password."""
 _FIXED = ("backend_hostname", "backend_port", "backend_data_directory")

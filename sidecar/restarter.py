@@ -12,7 +12,7 @@ from sidecar.desired import Desired, read_desired
 from sidecar.generation import CONF
 from sidecar.login import Outcome
 from sidecar.proof import NotYetError, Proof
-from sidecar.restart import turn_seconds, wanted_by
+from sidecar.restart import LISTENERS, turn_seconds, wanted_by
 from sidecar.retry import Backoff
 from sidecar.status import Restart
 from sidecar.surroundings import Database, Surroundings
@@ -62,12 +62,13 @@ class Restarter:
             return None
         if self.in_vain(reasons, desired):
             return None
+        policy = "never" if LISTENERS & set(reasons) else options.restart
         if self._since is None:
             self._since = now
-            self._around.events.warning("restart.required", by=",".join(reasons), policy=options.restart)
+            self._around.events.warning("restart.required", by=",".join(reasons), policy=policy)
         turn = self._since + turn_seconds(self._around.host_name, options.restart_spread)
-        left = None if options.restart == "never" else max(0.0, turn - now)
-        self._account.restart(Restart(required_by=reasons, policy=options.restart, in_seconds=left))
+        left = None if policy == "never" else max(0.0, turn - now)
+        self._account.restart(Restart(required_by=reasons, policy=policy, in_seconds=left))
         if left is None or not fit:
             return None
         if left > 0:

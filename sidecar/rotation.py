@@ -133,7 +133,11 @@ class Rotation:
         if live is None or desired is None:
             self._seen = None
             return self._conclude(State.STARTING, missing, due=_BOOT_SECONDS)
-        return self._reconcile(desired, live, again=again)
+        try:
+            return self._reconcile(desired, live, again=again)
+        except RejectedError:
+            self._serving.deliver(live)
+            raise
 
     def _reconcile(self, desired: Desired, live: Generation, *, again: bool) -> Status:
         model = desired.resolved.model

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from cryptography import x509
+
 from entrypoint.errors import ConfigurationError
+from entrypoint.model import CURRENT
 from entrypoint.publish import BOOTED, VERIFIED, SupersededError, marked_at
 from entrypoint.secret import Secret
 from entrypoint.tls import FILES
@@ -62,12 +65,20 @@ class Look:
             return read_desired(run_dir, env, self._around.now())
         except ConfigurationError as error:
             try:
-                then = read_desired(run_dir, env, datetime.fromtimestamp(marked_at(run_dir, BOOTED) / 1e9, UTC))
+                then = read_desired(run_dir, env, self._when_it_was_good(live))
             except ConfigurationError:
                 raise error from None
             if any(then.resolved.model.tls.get(name) != live.tree.files.get(name) for name in FILES):
                 raise
             return then
+
+    def _when_it_was_good(self, live: Generation) -> datetime:
+        """A time at which the certificate was valid that is live: it may have been renewed since the boot."""
+        published = datetime.fromtimestamp(marked_at(self._around.run_dir, CURRENT) / 1e9, UTC)
+        certificate = live.tree.files.get("tls.crt")
+        if certificate is None:
+            return published
+        return max(published, x509.load_pem_x509_certificates(certificate)[0].not_valid_before_utc)
 
     def scene(self, desired: Desired, live: Generation, unproven: Mapping[str, Held]) -> Scene | None:
         """The scene; None when the running pgpool's key is not known. Raises SupersededError in the midst of a boot.

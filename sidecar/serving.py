@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from entrypoint.model import CURRENT
 from entrypoint.publish import BOOTED, VERIFIED, mark, marked, marked_at, publish
+from entrypoint.secret import Secret
 from entrypoint.tree import Tree
 from sidecar.account import Account
 from sidecar.generation import CONF, HBA, PASSWD, Generation, parameters, read_generation
@@ -38,8 +39,8 @@ class Serving:
         self._account = account
         self._heartbeat = heartbeat
         self._published = published
-        self._renewed: str | None = None
-        """The digest with which the health checks began anew."""
+        self._renewed: tuple[int, str, Secret] | None = None
+        """When the pgpool had booted whose health checks last began anew, and with which role and password they did."""
 
     def serve(self, scene: Scene, plan: Plan, tree: Tree) -> bool:
         """See to it that pgpool works with `tree`; false: it does not, and works with the former set again."""
@@ -48,14 +49,14 @@ class Serving:
         if former is not None and rejected and self._former_passwords(scene, plan) is not Outcome.REJECTED:
             self._put_back(former, scene.live, scene)
             return False
-        if scene.live.digest == tree.digest and self._is_proven(scene.live.digest):
+        if scene.live.digest == tree.digest and scene.live.intact and self._is_proven(scene.live.digest):
             return True
         refusal = self._apply(scene, plan, tree)
         if refusal is None:
             return True
         role, reason = refusal
         why = f"pgpool refuses role {role!r}, which PostgreSQL accepts: {reason}"
-        if reason == LOCKED_OUT and (former is None or former.tree.files[HBA] == tree.files[HBA]):
+        if reason == LOCKED_OUT and (former is None or former.tree.files.get(HBA) == tree.files[HBA]):
             remedy = "let it in over the socket: `local all all scram-sha-256`"
             raise NotYetError(f"role {role!r} cannot be proved through pgpool: {reason} → {remedy}", alarm=True)
         if former is None:
@@ -98,11 +99,12 @@ class Serving:
     def _apply(self, scene: Scene, plan: Plan, tree: Tree) -> tuple[str, str] | None:
         """Publish, reload, prove, retire and remember; else which role pgpool refuses, and why."""
         run_dir, live = self._around.run_dir, scene.live
-        started_with_it = live.digest == tree.digest and marked_at(run_dir, CURRENT) <= marked_at(run_dir, BOOTED)
-        same_passwords = self._is_proven(live.digest) and live.tree.files[PASSWD] == tree.files[PASSWD]
+        there = live.digest == tree.digest and live.intact
+        started_with_it = there and marked_at(run_dir, CURRENT) <= marked_at(run_dir, BOOTED)
+        same_passwords = self._is_proven(live.digest) and live.tree.files.get(PASSWD) == tree.files[PASSWD]
         if _settings(tree) != _settings(live.tree):
             self._around.dry_run(tree.files[CONF])
-        if tree.digest != live.digest:
+        if not there:
             self._publish(tree, live)
         if not started_with_it:
             # With failover allowed, a reload may be the very thing that makes a stuck check detach its node.
@@ -130,8 +132,12 @@ class Serving:
         fetched anew. No client is asked to prove anything meanwhile: a node that dies now waits until the hold ends.
         """
         check = plan.roles.check_user
-        changed = scene.served.check_user == check and scene.served.passwords.get(check) != plan.roles.passwords[check]
-        if not changed or self._renewed == tree.digest:
+        booted, password = marked_at(self._around.run_dir, BOOTED), plan.roles.passwords[check]
+        # Not what was proved last: a set that came meanwhile, and was never proved, may have renewed them.
+        former = scene.served.passwords.get(check)
+        if self._renewed is not None and self._renewed[:2] == (booted, check):
+            former = self._renewed[2]
+        if scene.served.check_user != check or former == password:
             return
         nodes = len(scene.desired.resolved.settings.backends)
         held = hold_failover(tree, nodes)
@@ -139,7 +145,7 @@ class Serving:
         try:
             self._proof.reload(held, anew=True)
             self._proof.renew_checks(nodes)
-            self._renewed = tree.digest
+            self._renewed = (booted, check, password)
         finally:
             self._publish(tree, Generation(held.digest, held))
             with suppress(PcpError, NotYetError):  # if it is lost, the next step sends it again

@@ -139,6 +139,13 @@ def test_what_pgpool_rejects_is_told_in_its_words(site: Site, bin_dir: Path) -> 
     assert "4.6.1 rejects the configuration (exit status 3): 2026: pid 1: FATAL:  no way\n" in str(raised.value)
 
 
+def test_a_pgpool_that_is_killed_has_rejected_nothing(site: Site, bin_dir: Path) -> None:
+    """Out of memory, say."""
+    install(bin_dir, ACCEPTS.replace("exit 1", "kill -9 $$"))
+    with pytest.raises(ProgramUnusableError, match="was ended by signal 9"):
+        call(site, "check")
+
+
 def test_pgpool_is_asked_without_our_settings_and_with_the_whole_file(site: Site, bin_dir: Path) -> None:
     copy = site.root / "copy"
     script = ACCEPTS.replace("exit 1", f'/bin/cat "$2" >{copy}; /usr/bin/env >>{copy}; exit 1')

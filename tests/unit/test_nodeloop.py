@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import StringIO
@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.backends import parse_backends
+from entrypoint.backends import Backend, parse_backends
 from entrypoint.inputs import Inputs
 from entrypoint.publish import BOOTED, write_files
 from entrypoint.tree import Tree
+from entrypoint.values import Patroni
 from sidecar.events import Events
 from sidecar.keeper import Keeper
 from sidecar.member import Member, Reach
 from sidecar.nodeloop import PERIOD_SECONDS, SHORTEST_SECONDS, BootedCluster, NodeLoop
+from sidecar.patroni import urls
 from sidecar.pulse import BEAT_SECONDS, Pulse
 from sidecar.standing import Credentials
 from sidecar.table import Row
@@ -64,7 +66,7 @@ class Site:
         self.sent += 1
         self.letters = "PSS"
 
-    def boot(self, backends: str, number: int = 1) -> None:
+    def boot(self, backends: str, number: int = 1, **environment: str) -> None:
         """What pgpool-entrypoint leaves behind."""
         file = self.run_dir / "backends"
         file.write_text(backends)
@@ -74,7 +76,7 @@ class Site:
             for node, each in enumerate(parse_backends(backends))
         )
         write_files(Tree({"pgpool.conf": conf.encode()}), self.run_dir / "generations" / str(number))
-        environment = {"PGPOOL_BACKENDS_FILE": str(file)}
+        environment["PGPOOL_BACKENDS_FILE"] = str(file)
         inputs = Inputs(pgpool="4.6.1", environment=environment, withheld=(), port=1, pcp_port=2, pcp_user="p")
         inputs.write(self.run_dir)
         link = self.run_dir / f"{BOOTED}.{number}"
@@ -317,3 +319,29 @@ def test_an_error_that_nobody_has_foreseen_is_told_once_for_all_nodes(site: Site
     (line,) = site.failures()
     assert "error=ValueError" in line
     assert PASSWORD not in site.log.getvalue()
+
+
+@pytest.mark.parametrize("content", [None, "onn\n"])
+def test_patroni_that_cannot_be_read_is_missed_aloud_and_found_when_it_can(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    used: list[bool] = []
+
+    def seen(patroni: Patroni, nodes: Sequence[Backend]) -> tuple[str, ...]:
+        used.append(patroni.enabled)
+        return urls(patroni, nodes)
+
+    monkeypatch.setattr("sidecar.nodeloop.urls", seen)
+    file = tmp_path / "patroni"
+    if content is not None:
+        file.write_text(content)
+    site.boot(f"a={refusing()}", PGPOOL_PATRONI_FILE=str(file))
+    assert site.cluster.follow()
+    assert not site.cluster.follow()
+    assert used == [False]
+    assert site.log.getvalue().count("event=nodes.without_patroni") == 1
+    file.write_text("on\n")
+    assert not site.cluster.follow(), "the nodes are the same"
+    assert used == [False, True]
+    assert not site.cluster.follow()
+    assert used == [False, True]

@@ -11,13 +11,14 @@ from sidecar.pool import hold_failover, holds_failover, release_failover
 from sidecar.rotation import Rotation
 from sidecar.status import State
 from support.fakes import Killed
-from support.settled import encrypted, read_tree
+from support.settled import CHECK, encrypted, read_tree, rotate
 from support.simulation import World
+
+OTHER = "check two 100%"
 
 
 def rotate_check_role(world: World) -> None:
-    world.change("sr_check", "check two 100%")
-    world.secret("sr_check", "check two 100%")
+    rotate(world, "sr_check", OTHER)
 
 
 def held(world: World) -> bool:
@@ -140,3 +141,25 @@ def test_one_sidecar_waits_for_the_step_of_another(tmp_path: Path) -> None:
     assert seen == [True], "renewed once, and held all the while"
     assert not held(world)
     assert world.new_sidecar().step().state is State.IN_SYNC
+
+
+def test_checks_begin_anew_with_each_password_of_their_role_though_one_of_them_was_never_proved(tmp_path: Path) -> None:
+    """A check that goes on with another is deaf to reloads, and detaches its node minutes later."""
+    world = encrypted(tmp_path)
+    renewed: list[str] = []
+    world.seams.on["pgpool.renew_checks"] = lambda: renewed.append(world.database.passwords["sr_check"])
+    rotate(world, "sr_check", OTHER)
+    for child in world.pgpool.children:
+        child.busy = True  # nothing can be proved
+    world.run(30)
+    rotate(world, "sr_check", CHECK)
+    world.run(30)
+    for child in world.pgpool.children:
+        child.busy = False
+    world.run(120)
+    assert world.status.state is State.IN_SYNC
+    assert renewed == [OTHER, CHECK]
+    rotate(world, "sr_check", OTHER)
+    world.run(120)
+    assert world.status.state is State.IN_SYNC
+    assert renewed == [OTHER, CHECK, OTHER]

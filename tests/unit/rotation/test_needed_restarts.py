@@ -1,7 +1,7 @@
 """What only a restart applies."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -309,3 +309,31 @@ def test_pgpool_is_not_stopped_while_a_boot_would_refuse_what_it_serves(tmp_path
     volume.write(Authority().issue().files())
     assert world.run(600, lambda: world.pgpool.stops == 1)
     assert world.reboot()
+
+
+@pytest.mark.parametrize("name", ["LISTEN_ADDRESSES", "PORT"])
+def test_where_pgpool_listens_is_changed_by_a_person(tmp_path: Path, name: str) -> None:
+    """A boot refuses an address that this host has not, or a port that is taken, and pgpool would be gone."""
+    world = World(tmp_path, BEFORE, restart_spread=0)
+    file = world.file("param", "localhost" if name == "LISTEN_ADDRESSES" else "9999")
+    world.env[f"PGPOOL_PARAMS_{name}_FILE"] = str(file)
+    settled(world)
+    file.write_text("192.0.2.77" if name == "LISTEN_ADDRESSES" else "9998")
+    world.run(400)
+    assert world.pgpool.stops == 0
+    assert world.status.restart is not None
+    assert (world.status.restart.required_by, world.status.restart.policy) == ((name.lower(),), "never")
+
+
+def test_an_expired_certificate_that_was_renewed_after_the_boot_stops_no_rotation(tmp_path: Path) -> None:
+    world = with_tls(tmp_path, restart="never")
+    world.clock.sleep(86400)
+    begins = world.clock.now() - datetime.now(UTC) - timedelta(hours=1)
+    pair = Authority().issue(valid_from=begins, valid_for=timedelta(days=10))
+    SecretVolume(tmp_path / "tls").write(pair.files())
+    world.run(400)
+    assert world.status.restart is not None
+    world.clock.sleep(11 * 86400.0)
+    rotate(world)
+    assert world.run(400, in_sync(world, AFTER))
+    assert world.status.state is State.IN_SYNC

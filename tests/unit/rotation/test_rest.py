@@ -1,12 +1,16 @@
 """While nothing changes."""
 
+import json
 import math
 from collections import Counter
+from errno import ENOSPC
 from pathlib import Path
+
+import pytest
 
 from sidecar.heartbeat import HEARTBEAT_SECONDS
 from sidecar.login import Outcome
-from sidecar.status import State
+from sidecar.status import State, Status
 from support.settled import AFTER, BEFORE, CHECK, NEW, OLD, THREE, asked, in_sync, rejecting, settled, value
 from support.simulation import World
 
@@ -165,3 +169,19 @@ def test_secrets_that_cannot_be_used_are_a_change_that_waits(world: World) -> No
     world.secret("grafana", "")
     world.step()
     assert waits(world)
+
+
+def test_the_status_is_told_once_the_disk_has_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = settled(World(tmp_path, BEFORE))
+    write = Status.write
+
+    def full(self: Status, run_dir: Path) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Status, "write", full)
+    world.secret("n8n", "wrong 100%")
+    world.step()
+    assert world.status.state is State.PENDING
+    monkeypatch.setattr(Status, "write", write)
+    world.run(400)
+    assert json.loads((world.run_dir / "status.json").read_bytes())["state"] == "pending"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.generation import marker
 from sidecar.status import STATUS, State
 from support.secret_volume import SecretVolume
-from support.settled import AFTER, BEFORE, DAY, in_sync, live, rotate, settled, value
+from support.settled import AFTER, BEFORE, DAY, in_sync, live, read_tree, rotate, settled, value
 from support.simulation import World
 
 
@@ -124,3 +125,19 @@ def test_a_role_whose_removal_is_due_meanwhile_is_no_reason_to_look_all_the_time
     assert after - before <= 600 / world.options.reread + 1
     world.secret("n8n", BEFORE["n8n"])
     assert world.run(120, in_sync(world, BEFORE)), "it is removed when it can be"
+
+
+def test_a_lost_reload_is_sent_again_although_pgpools_parser_rejects_the_next_set(tmp_path: Path) -> None:
+    world = World(tmp_path, BEFORE)
+    file = world.file("param", "3")
+    world.env["PGPOOL_PARAMS_RESERVED_CONNECTIONS_FILE"] = str(file)
+    settled(world)
+    rotate(world)
+    world.pgpool.away = True
+    assert world.step().state is State.APPLYING
+    world.pgpool.away = False
+    world.parser_refuses = True
+    file.write_text("2")
+    world.run(400)
+    assert world.status.state is State.INVALID
+    assert world.pgpool.marker == marker(read_tree(world))
