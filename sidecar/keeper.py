@@ -7,7 +7,7 @@ from typing import Protocol
 
 from sidecar.events import Events
 from sidecar.member import NOT_ASKED, Member, Reach, Rest, Sql
-from sidecar.memory import NOTHING_DONE, Action, Kind, Memory, hear, remember, see
+from sidecar.memory import NOTHING_SEEN, Action, Kind, Memory, hear, remember, see
 from sidecar.nodes import decide, forget
 from sidecar.pcp import PcpError
 from sidecar.table import Row, primary_of
@@ -118,7 +118,7 @@ class Keeper:
         self._acts = acts
         self._good_for = good_for
         self._clock = clock
-        self._memory: Memory = NOTHING_DONE
+        self._memory: Memory = NOTHING_SEEN
         self._told: frozenset[tuple[Kind, int]] = frozenset()
         self._doubtful: tuple[Action, ...] = ()
         self.view = View()
@@ -168,7 +168,7 @@ class Keeper:
 
     def begin_anew(self) -> None:
         """With other nodes: what was seen of the former ones, such as their timeline, says nothing of these."""
-        self._memory, self._doubtful = NOTHING_DONE, ()
+        self._memory, self._doubtful = NOTHING_SEEN, ()
 
     def _may_wait(self, former: View) -> bool:
         """Whether nothing has changed that could be worth a reading, nor is time itself a reason to act."""

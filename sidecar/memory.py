@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from sidecar.member import Member
+from sidecar.member import Member, Reach
 from sidecar.table import Row, is_up
-from sidecar.truth import latest_timeline
+from sidecar.truth import latest_timeline, recent
 
 FLAP_SECONDS = 300.0
 """A standby that fell more than once within this time must be well for longer each time."""
@@ -59,6 +59,10 @@ class Memory:
     """When a node was last pgpool's primary."""
     timeline: int = 0
     """The latest that was seen of any server: a promotion begins a new one."""
+    following: Mapping[int, float] = field(default_factory=dict)
+    """Since when a standby has been seen to stream: one that cannot follow does so for an instant, at each attempt."""
+    let_in: bool = True
+    """Whether any server has ever told us what it is."""
 
     @property
     def is_busy(self) -> bool:
@@ -67,6 +71,7 @@ class Memory:
 
 
 NOTHING_DONE = Memory(done={}, given_up={})
+NOTHING_SEEN = replace(NOTHING_DONE, let_in=False)
 
 
 def remember(memory: Memory, action: Action, now: float, *, taken: bool = True) -> Memory:
@@ -101,4 +106,17 @@ def flaps(memory: Memory, node: int, now: float) -> int:
 
 def hear(memory: Memory, members: Sequence[Member], now: float) -> Memory:
     """The memory after answers of the cluster."""
-    return replace(memory, timeline=latest_timeline(members, memory.timeline, now))
+    follow = [each.node_id for each in members if _follows(each, members, now)]
+    return replace(
+        memory,
+        timeline=latest_timeline(members, memory.timeline, now),
+        following={node: memory.following.get(node, now) for node in follow},
+        let_in=memory.let_in or any(each.sql and each.sql.reach is Reach.ANSWERED for each in members),
+    )
+
+
+def _follows(member: Member, members: Sequence[Member], now: float) -> bool:
+    sql = member.sql
+    if sql is None or not recent(sql, now) or sql.in_recovery is not True:
+        return False
+    return bool(sql.receiving) or any(each.sql and member.name in (each.sql.streaming or ()) for each in members)

@@ -45,6 +45,8 @@ class BootedCluster:
         """What is wrong with PGPOOL_PATRONI."""
         self._nodes: tuple[Backend, ...] = ()
         self._observer: Observer | None = None
+        self._scope: object = None
+        """Whom it asks, and whom it believes."""
 
     def members(self) -> tuple[Member, ...]:
         """What was last seen of each backend."""
@@ -66,17 +68,22 @@ class BootedCluster:
         if generation is None:
             raise FileNotFoundError(f"{BOOTED} leads nowhere")
         nodes = backends(generation.tree)
-        self.stop()
-        self._observer = Observer(
-            nodes,
-            self._login,
-            patroni := urls(settings.patroni, nodes),
-            wake=self.wake.set,
-            failed=self._tell,
-            tls=self._trust(settings) if any(url.startswith("https:") for url in patroni) else None,
-            period=PERIOD_SECONDS,
-        )
-        self._observer.start()
+        patroni = urls(settings.patroni, nodes)
+        authority = _authority(settings)
+        scope = (nodes, patroni, authority and authority.read_bytes())
+        if self._observer is None or scope != self._scope:  # else what was seen, of who held the lock, is still of use
+            self.stop()
+            self._observer = Observer(
+                nodes,
+                self._login,
+                patroni,
+                wake=self.wake.set,
+                failed=self._tell,
+                tls=self._trust(settings) if any(url.startswith("https:") for url in patroni) else None,
+                period=PERIOD_SECONDS,
+            )
+            self._observer.start()
+            self._scope = scope
         if unread:  # nobody is fenced meanwhile, but a node table that is looked after is better than none
             self._events.warning("nodes.without_patroni", reason=unread)
         former, self._nodes, self._booted, self._unread = self._nodes, nodes, booted, unread

@@ -24,6 +24,8 @@ _STALE_SILENCE_SECONDS = 10.0
 OPPOSITE_SECONDS = 1.0
 """Between two opposing actions on the same node."""
 LONGEST_STEADY_SECONDS = 60.0
+SEARCH_SECONDS = 60.0
+"""After which pgpool has given up a search for a primary (`search_primary_node_timeout`, entrypoint/defaults.py)."""
 LOOK_SECONDS = 3.0
 """Between anything that has pgpool look for its primary, and telling it to look again: each time clients wait."""
 FIRST_RETRY_SECONDS = 1.0
@@ -41,10 +43,11 @@ def decide(table: Sequence[Row], members: Sequence[Member], memory: Memory, now:
     """
     found = truth(members, memory.timeline, now)
     wanted = [
-        *_silent(table, members, found, now),
+        *_silent(table, members, memory, found, now),
         *_fence(table, members, found, now),
         *_lead(table, members, memory, found, now),
         *_join(table, members, memory, found, now),
+        *_join_for_good(table, members, memory, found, now),
     ]
     first = {action.node_id: action for action in reversed(wanted)}
     wanted = [action for action in wanted if first[action.node_id] is action and _may(action, memory, now)]
@@ -61,8 +64,10 @@ def forget(memory: Memory, table: Sequence[Row], members: Sequence[Member], now:
     return replace(memory, done={node: replace(done, times=0) for node, done in memory.done.items()})
 
 
-def _silent(table: Sequence[Row], members: Sequence[Member], found: Truth, now: float) -> list[Action]:
+def _silent(table: Sequence[Row], members: Sequence[Member], memory: Memory, found: Truth, now: float) -> list[Action]:
     """Nodes that do not answer are given up, standbys first: each new session connects to every node that is up."""
+    if not memory.let_in:
+        return []  # what we cannot see the roles of, we could not take back
     actions = []
     primary = primary_of(table)
     anybody = any(each.sql and recent(each.sql, now) for each in members)
@@ -108,7 +113,7 @@ def _lead(table: Sequence[Row], members: Sequence[Member], memory: Memory, found
     """Pgpool is to have the true primary for its own."""
     row = next((row for row in table if row.node_id == found.primary), None)
     if row is None:
-        return []
+        return _demoted(table, members, memory, now) if found.primary is None else []
     if row.status == "down":
         sql = next(each.sql for each in members if each.node_id == found.primary)
         # pgpool may know better than an answer that is older: the node has just been lost.
@@ -127,6 +132,19 @@ def _lead(table: Sequence[Row], members: Sequence[Member], memory: Memory, found
     return [Action(Kind.LOOK_AGAIN, row.node_id, f"{found.reason}; {said}")]
 
 
+def _demoted(table: Sequence[Row], members: Sequence[Member], memory: Memory, now: float) -> list[Action]:
+    """Nobody is known to lead, but pgpool's primary says itself that it takes no writes: they are to be held."""
+    member = next((each for each in members if each.node_id == primary_of(table)), None)
+    if member is None or any(each.is_always_primary or writes(each.sql, now) for each in members):
+        return []
+    sql, done = member.sql, memory.done.get(member.node_id)
+    if sql is None or not recent(sql, now) or sql.in_recovery is not True:
+        return []
+    if done is not None and done.kind is Kind.LOOK_AGAIN and done.taken and now - done.at < SEARCH_SECONDS:
+        return []
+    return [Action(Kind.LOOK_AGAIN, member.node_id, f"{member.name} takes no writes, nor does any other")]
+
+
 def _join(table: Sequence[Row], members: Sequence[Member], memory: Memory, found: Truth, now: float) -> list[Action]:
     """Standbys that are well are taken back, once pgpool has the true primary."""
     primary = primary_of(table)
@@ -140,11 +158,30 @@ def _join(table: Sequence[Row], members: Sequence[Member], memory: Memory, found
             continue
         times = flaps(memory, row.node_id, now)
         # One that pgpool drops although it answers us may take no new connections.
-        since = max(sql.since, memory.down.get(row.node_id, now)) if times else sql.since
+        since = max(sql.since, memory.following.get(row.node_id, -math.inf))
+        if times:
+            since = max(since, memory.down.get(row.node_id, now))
         if now - since >= min(STEADY_SECONDS * 2.0**times, LONGEST_STEADY_SECONDS):
             actions.append(
                 Action(Kind.ATTACH, row.node_id, f"{member.name} follows the primary, and is down in pgpool")
             )
+    return actions
+
+
+def _join_for_good(
+    table: Sequence[Row], members: Sequence[Member], memory: Memory, found: Truth, now: float
+) -> list[Action]:
+    """In front of a standby cluster nobody leads: what was given up there comes back as soon as it answers."""
+    if found.primary is not None or not any(each.is_always_primary for each in members):
+        return []
+    actions = []
+    for row, member in zip(table, members, strict=False):
+        sql = member.sql
+        if row.status != "down" or sql is None or not recent(sql, now):
+            continue
+        follows = now - memory.following.get(row.node_id, now) >= STEADY_SECONDS
+        if sql.asked > memory.down.get(row.node_id, -math.inf) and (member.is_always_primary or follows):
+            actions.append(Action(Kind.ATTACH, row.node_id, f"{member.name} answers, and is down in pgpool"))
     return actions
 
 

@@ -7,8 +7,8 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -142,7 +142,7 @@ class Patroni:
         """Status and document. Raises OSError, ssl.SSLError among them, or ValueError."""
         stream = self._exchange(f"GET {path} HTTP/1.0\r\nHost: {self._netloc}\r\n\r\n".encode(), until)
         if not stream:
-            raise ConnectionError("it hung up")
+            raise ValueError("it hung up")
         head, _, body = stream.partition(b"\r\n\r\n")
         status = _STATUS.match(head)
         if status is None:
@@ -152,6 +152,7 @@ class Patroni:
     def _exchange(self, request: bytes, until: float) -> bytes:
         with ExitStack() as stack:
             connection = stack.enter_context(self._place.dial(until))
+            stack.enter_context(_hanging_up())
             if self._tls is not None:
                 connection.settimeout(_left(until))  # of the whole handshake, as of each read
                 connection = stack.enter_context(self._tls.wrap_socket(connection, server_hostname=self._place.host))
@@ -167,14 +168,31 @@ class Patroni:
         raise ValueError("too long")
 
 
+@contextmanager
+def _hanging_up() -> Iterator[None]:
+    """Who takes a connection and ends it is there, and is no Patroni that has died: it may want TLS, say."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise ValueError("it hung up") from error
+
+
 def timing(document: object) -> tuple[float | None, float | None]:
-    """How long the leader lock lasts, and how often it is renewed, in seconds, from the answer to `GET /config`."""
-    config = document if isinstance(document, dict) else {}
-    ttl, loop_wait = (config.get(name) for name in ("ttl", "loop_wait"))
-    return (
-        float(ttl) if isinstance(ttl, int | float) and ttl > 0 else None,
-        float(loop_wait) if isinstance(loop_wait, int | float) and loop_wait > 0 else None,
-    )
+    """How long the leader lock lasts, and how often it is renewed, in seconds, from the answer to `GET /config`.
+
+    That shows what somebody wrote. Patroni takes it for integers, raises what is too little, and then makes sure that
+    loop_wait + 2 * retry_timeout <= ttl (_validate_and_adjust_timeouts, patroni/config.py). None: not to be told.
+    """
+    if not isinstance(document, dict):
+        return None, None
+    try:
+        ttl, loop_wait, retry_timeout = (
+            max(least, int(document.get(name, usual)))
+            for name, usual, least in (("ttl", 30, 20), ("loop_wait", 10, 1), ("retry_timeout", 10, 3))
+        )
+        return float(ttl), float(max(1, min(loop_wait, ttl - 2 * retry_timeout)))
+    except (TypeError, ValueError, OverflowError):
+        return None, None
 
 
 def leader(document: object) -> str | None:

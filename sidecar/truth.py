@@ -111,7 +111,9 @@ def _dies(rest: Rest, name: str, others: Sequence[Rest], timing: tuple[float, fl
         return False  # after a single question, it may be we who were late
     if not others:
         return False  # there is nobody to be promoted
-    if all(other.unlocked and not other.failsafe for other in others):
+    if any(other.failsafe for other in others):
+        return False  # it has reached them without etcd, and holds its lock by that
+    if all(other.unlocked for other in others):
         return now - rest.since >= UNLOCKED_SECONDS
     ttl, loop_wait = timing
     silence = now - rest.led  # not since it is out of reach: it may have been started anew meanwhile, in vain

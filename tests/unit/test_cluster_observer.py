@@ -83,7 +83,7 @@ def test_whoever_says_that_it_leads_spares_the_others_the_question(backends: lis
             wait(observer, lambda: leader_as_seen_by(observer, 1) == "postgres-1")
             lost = rest(observer, 0)
             assert lost is not None
-            assert (lost.reach, lost.lock) == (Reach.REFUSED, None)
+            assert (lost.reach, lost.lock) == (Reach.UNTOLD, None)
 
 
 def test_when_a_node_last_had_the_lock_is_kept_whatever_it_says_then(backends: list[Backend]) -> None:
@@ -134,7 +134,7 @@ def test_since_when_patroni_has_not_read_etcd_is_told_by_our_clock(backends: lis
             assert (asked_again().dcs_since, first.dcs_last_seen) == (first.dcs_since, REPLICA["dcs_last_seen"])
             patroni.says["/primary"] = lambda _: None
             lost = asked_again()
-            assert (lost.reach, lost.dcs_since) == (Reach.REFUSED, first.dcs_since)
+            assert (lost.reach, lost.dcs_since) == (Reach.UNTOLD, first.dcs_since)
             patroni.answer("/primary", 503, REPLICA)
             assert asked_again().dcs_since == first.dcs_since
             patroni.answer("/primary", 503, REPLICA | {"dcs_last_seen": REPLICA["dcs_last_seen"] + 1})

@@ -18,7 +18,7 @@ from entrypoint.tree import Tree
 from entrypoint.values import Patroni
 from sidecar.events import Events
 from sidecar.keeper import Keeper
-from sidecar.member import Member, Reach
+from sidecar.member import Member, Reach, Rest
 from sidecar.nodeloop import PERIOD_SECONDS, SHORTEST_SECONDS, BootedCluster, NodeLoop
 from sidecar.patroni import urls
 from sidecar.pulse import BEAT_SECONDS, Pulse
@@ -26,6 +26,7 @@ from sidecar.standing import Credentials
 from sidecar.table import Row
 from support.deadline import wait_until
 from support.members import NOW, cluster, following, leading, table
+from support.patroni_answers import PRIMARY, node
 from support.ports import free_port
 
 PASSWORD = "a leaked % password"
@@ -319,6 +320,30 @@ def test_an_error_that_nobody_has_foreseen_is_told_once_for_all_nodes(site: Site
     (line,) = site.failures()
     assert "error=ValueError" in line
     assert PASSWORD not in site.log.getvalue()
+
+
+def test_a_pgpool_that_is_started_anew_with_the_same_nodes_makes_nobody_forget_who_held_the_lock(site: Site) -> None:
+    with node() as patroni:
+        patroni.answer("/primary", 200, PRIMARY)
+        url = f"http://127.0.0.1:{patroni.port}"
+        site.boot("a=127.0.0.1:5999", PGPOOL_PATRONI=url)
+        site.cluster.follow()
+
+        def rest() -> Rest | None:
+            return next((each.rest for each in site.cluster.members()), None)
+
+        site.wait(lambda: (said := rest()) and said.led)
+        patroni.says["/primary"] = lambda _: None  # its Patroni dies
+        site.wait(lambda: (said := rest()) and said.reach is Reach.UNTOLD)
+        site.boot("a=127.0.0.1:5999", 2, PGPOOL_PATRONI=url)
+        assert not site.cluster.follow()
+        said = rest()
+        assert said is not None
+        assert said.led is not None
+        site.boot("b=127.0.0.1:5999", 3, PGPOOL_PATRONI=url)
+        assert site.cluster.follow()
+        said = rest()
+        assert said is None or said.led is None
 
 
 @pytest.mark.parametrize("content", [None, "onn\n"])

@@ -9,7 +9,19 @@ import pytest
 
 from entrypoint.defaults import FAILOVER
 from sidecar.member import Member, Reach
-from sidecar.memory import FLAP_SECONDS, NOTHING_DONE, SETTLING_SECONDS, Action, Done, Kind, Memory, hear, remember, see
+from sidecar.memory import (
+    FLAP_SECONDS,
+    NOTHING_DONE,
+    NOTHING_SEEN,
+    SETTLING_SECONDS,
+    Action,
+    Done,
+    Kind,
+    Memory,
+    hear,
+    remember,
+    see,
+)
 from sidecar.nodes import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
@@ -17,6 +29,7 @@ from sidecar.nodes import (
     LOOK_SECONDS,
     OPPOSITE_SECONDS,
     PRIMARY_SILENCE_SECONDS,
+    SEARCH_SECONDS,
     SILENCE_SECONDS,
     STEADY_SECONDS,
     decide,
@@ -33,6 +46,7 @@ from sidecar.truth import (
     UNHEARD_SECONDS,
     UNLOCKED_SECONDS,
     truth,
+    writes,
 )
 from support.members import (
     LONG,
@@ -213,12 +227,12 @@ def test_whom_pgpool_has_for_its_primary(letters: str, primary: int | None) -> N
         ("sPS", (seen(leading, 2), seen(following, 2), seen(following, 2))),
         ("PSS", (seen(silent, LONG), seen(silent, LONG), seen(silent, LONG))),
         # nobody leads, or more than one
-        ("PSS", (following, following, following)),
+        ("SSS", (following, following, following)),
+        ("pSS", (following, following, following)),
         ("sss", (following, following, following)),
         ("PSS", (leading, leading, following)),
         ("SSP", (leading, leading, following)),
         # the lock is held, PostgreSQL does not take writes (yet)
-        ("SPS", (promoting, following, following)),
         ("pSS", (crashed, following, following)),
         ("sSS", (crashed, following, following)),
         ("PSS", (crashed, following, following)),
@@ -448,6 +462,7 @@ def test_a_lock_that_is_gone_already_is_reason_enough_to_fence() -> None:
     assert fenced_after(UNLOCKED_SECONDS - MOMENT, lost, lost) == "", "one that cannot reach etcd says the same"
     assert fenced_after(UNLOCKED_SECONDS, lost, told_0) == ""
     assert fenced_after(UNLOCKED_SECONDS, lost, failsafe) == "", "the leader goes on without etcd"
+    assert fenced_after(LONG, lost, failsafe) == "", "however long"
 
 
 def test_a_single_question_without_an_answer_fences_nobody() -> None:
@@ -587,7 +602,7 @@ def test_a_round_that_is_late_is_no_standstill_however_short_the_ttl_is() -> Non
         ("pss", (leading, following, following), "attach 0"),
         ("SsP", (leading, following, following), "look_again 0"),
         ("SsS", (following, following, following), ""),
-        ("Pss", (following, following, following), ""),
+        ("SSs", (following, following, following), ""),
     ],
 )
 def test_a_standby_that_is_well_is_taken_back(letters: str, states: tuple[State, ...], done: str) -> None:
@@ -616,6 +631,80 @@ def test_a_standby_whose_patroni_alone_is_silent_may_take_no_new_connections() -
     assert does("PsS", cluster(leading, deaf, following)) == ""
     nobody_hears = [says(state, reach=Reach.SILENT) for state in (leading, following, following)]
     assert does("PsS", cluster(*nobody_hears)) == "attach 1", "port 8008 is closed to us"
+
+
+def test_a_standby_that_cannot_follow_streams_for_an_instant_at_each_attempt_and_is_not_taken() -> None:
+    """Its WAL is gone from the primary, say; it answers us all the time."""
+    states = (shows(leading, streaming=frozenset({"node-2"})), idle, following)
+    memory = hear(NOTHING_SEEN, cluster(*states), NOW)
+    memory = hear(memory, streams := cluster(leading, following, following), NOW)
+    assert does("PsS", streams, memory) == ""
+    assert does("PsS", streams, replace(memory, following={1: NOW - STEADY_SECONDS + MOMENT})) == ""
+    assert does("PsS", streams, replace(memory, following={1: NOW - STEADY_SECONDS})) == "attach 1"
+    assert hear(memory, cluster(*states), NOW).following.keys() == {2}
+
+
+# --- nobody leads ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("letters", "states", "done"),
+    [
+        # Patroni has demoted it, for etcd is away, or PGPOOL_PATRONI is off
+        ("PSS", (says(idle, unlocked=True),) * 3, "look_again 0"),
+        ("PSS", (without_patroni(idle),) * 3, "look_again 0"),
+        ("Pss", (following, following, following), "look_again 0"),
+        ("SPS", (promoting, following, following), "look_again 1"),
+        # not of one that is not asked just now, that is gone, or beside one that may take writes
+        ("PSS", (seen(following, 2), following, following), ""),
+        ("PSS", (gone, following, following), ""),
+        ("PSS", (following, without_patroni(leading), without_patroni(leading)), ""),
+    ],
+)
+def test_a_primary_that_says_itself_that_it_takes_no_writes_gets_none(
+    letters: str, states: tuple[State, ...], done: str
+) -> None:
+    assert does(letters, cluster(*states)) == done
+
+
+def test_pgpool_looks_for_it_once_and_again_when_it_has_given_up() -> None:
+    demoted = cluster(idle, idle, idle)
+    told = Action(Kind.LOOK_AGAIN, 0, "just so")
+    assert does("PSS", demoted, remember(NOTHING_DONE, told, NOW - SEARCH_SECONDS + MOMENT)) == ""
+    assert does("PSS", demoted, remember(NOTHING_DONE, told, NOW - SEARCH_SECONDS)) == "look_again 0"
+
+
+def always(state: State) -> State:
+    return lambda node: replace(state(node), is_always_primary=True)
+
+
+@pytest.mark.parametrize(
+    ("letters", "states", "done"),
+    [
+        ("sss", (always(following), following, following), "attach 0, attach 1, attach 2"),
+        ("pSS", (always(following), following, following), "attach 0"),
+        ("PsS", (always(following), following, following), "attach 1"),
+        ("PsS", (always(following), idle, following), ""),
+        ("sSS", (always(silent), following, following), ""),
+        ("PSS", (always(following), following, following), ""),
+    ],
+)
+def test_before_a_standby_cluster_what_was_given_up_comes_back(
+    letters: str, states: tuple[State, ...], done: str
+) -> None:
+    """There nobody ever leads; one node is ALWAYS_PRIMARY."""
+    members = cluster(*states)
+    following_ids = [each.node_id for each in members if each.sql and each.sql.receiving]
+    memory = replace(NOTHING_DONE, following=dict.fromkeys(following_ids, NOW - LONG))
+    assert does(letters, members, memory) == done
+
+
+def test_who_was_never_let_in_gives_up_nobody_for_it_could_not_take_it_back() -> None:
+    black_hole = cluster(leading, silent, following)
+    assert does("PSS", black_hole, NOTHING_SEEN) == ""
+    barred_all = hear(NOTHING_SEEN, cluster(barred, barred, barred), NOW)
+    assert does("PSS", cluster(silent, silent, silent), barred_all) == ""
+    assert does("PSS", black_hole, hear(NOTHING_SEEN, black_hole, NOW)) == "detach 1"
 
 
 # --- again, and the opposite ----------------------------------------------------------------------------------------
@@ -742,6 +831,9 @@ def harm(
         if action.kind is Kind.DETACH:
             if action.node_id == primary:
                 yield "the true primary is given up"
+        elif primary is None and action.kind is Kind.LOOK_AGAIN:
+            if seen_of is None or not seen_of.in_recovery or any(writes(each.sql, NOW) for each in members):
+                yield "nobody knows who leads, and somebody may take writes"
         elif primary is None:
             yield "nobody knows who leads"
         elif seen_of is None or seen_of.reach is not Reach.ANSWERED:

@@ -60,12 +60,20 @@ def test_fields_of_another_type_are_not_believed() -> None:
     ("document", "times"),
     [
         (CONFIG, (20.0, 2.0)),
-        ({"ttl": 30}, (30.0, None)),
-        ({"ttl": "30", "loop_wait": -1}, (None, None)),
+        ({}, (30.0, 10.0)),
+        ({"ttl": 30, "loop_wait": 30, "retry_timeout": 10}, (30.0, 10.0)),
+        ({"ttl": 5, "loop_wait": 10, "retry_timeout": 3}, (20.0, 10.0)),
+        ({"ttl": "60", "loop_wait": "10", "retry_timeout": "10"}, (60.0, 10.0)),
+        ({"ttl": 20, "loop_wait": 10, "retry_timeout": 10}, (20.0, 1.0)),
+        ({"loop_wait": -1}, (30.0, 1.0)),
+        ({"ttl": "thirty"}, (None, None)),
+        ({"ttl": [30]}, (None, None)),
+        ({"ttl": 10**400}, (None, None)),
         ([], (None, None)),
     ],
 )
 def test_the_configuration_tells_how_long_the_lock_lasts(document: object, times: tuple[float, float]) -> None:
+    """As Patroni adjusts what somebody wrote."""
     assert timing(document) == times
 
 
@@ -142,7 +150,7 @@ def test_how_long_the_lock_lasts_is_asked_once_a_minute_and_remembered() -> None
         assert server.asked.count("/config") == 2
         server.says["/primary"] = lambda _: None
         rest = asker.ask()
-        assert (rest.reach, rest.ttl, rest.loop_wait) == (Reach.REFUSED, 20.0, 2.0)
+        assert (rest.reach, rest.ttl, rest.loop_wait) == (Reach.UNTOLD, 20.0, 2.0)
 
 
 def test_while_nobody_tells_how_long_the_lock_lasts_it_is_asked_more_often() -> None:
@@ -189,7 +197,7 @@ def flood(client: socket.socket) -> None:
     [
         (hang, Reach.SILENT, "no answer in time"),
         (trickle, Reach.SILENT, "no answer in time"),
-        (lambda _: None, Reach.REFUSED, "not reachable"),
+        (lambda _: None, Reach.UNTOLD, "the answer is not Patroni's"),
         (flood, Reach.UNTOLD, "the answer is not Patroni's"),
         (lambda client: client.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"), Reach.UNTOLD, "the answer is not Patroni's"),
         (lambda client: client.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 9999), Reach.UNTOLD, None),
