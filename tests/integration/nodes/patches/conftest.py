@@ -17,7 +17,7 @@ from support.postgres import PostgresServer
 from support.two_nodes import Servers, Stage, Start, copy, streams
 
 # 12 and 13 only make pgpool faster: tests/bench.
-PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28"
+PROVED = "01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,6 +5,7 @@ import re
 import signal
 from time import monotonic, sleep
 
+from integration.conftest import FORMER, StartScene
 from support import proc
 from support.deadline import wait_until
 from support.postgres import PostgresServer
@@ -18,6 +19,19 @@ def test_the_primary_is_looked_for_many_times_within_a_few_seconds(start: Start,
     rounds = stage.wait_for_lines("find_primary_node: standby node is", 12)
 
     assert (rounds[-1] - rounds[1]).total_seconds() < 5  # one at the start; then one each second, unpatched
+
+
+def test_the_first_search_takes_a_password_that_comes_meanwhile(start_scene: StartScene) -> None:
+    """The Secret was changed first, and pgpool is started anew: it has a password that PostgreSQL does not have yet."""
+    scene = start_scene()
+    scene.mount({scene.check: "the next % password"})
+    scene.sidecar.wait_until("pending")
+    scene.pgpool.stop()
+    scene.pgpool.start()
+
+    scene.pgpool.wait_until_login(scene.role, FORMER, timeout=20)  # after 58 s, unpatched: search_primary_node_timeout
+
+    scene.sidecar.wait_until("pending")
 
 
 def searching(server: PostgresServer) -> set[int]:
