@@ -112,15 +112,8 @@ class Observer:
         self._unasked = _unasked(time.monotonic())
         servers = [Standing(each, login, seconds=seconds, again=period) for each in backends]
         patronis = [
-            Patroni(
-                url,
-                nobody_leads=self._nobody_leads,
-                seconds=seconds,
-                again=period,
-                others={each.name for each in backends} - {backend.name},
-                tls=tls,
-            )
-            for url, backend in zip(patroni or (), backends, strict=False)
+            Patroni(url, nobody_leads=self._nobody_leads, seconds=seconds, again=period, tls=tls)
+            for url in (patroni or ())[: len(backends)]
         ]
         self._sql = [_Watch(each, period, wake, failed) for each in servers]
         self._rest = [_Watch(each, period, wake, failed) for each in patronis]

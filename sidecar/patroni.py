@@ -7,7 +7,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -52,14 +52,13 @@ def trust(ca: Path | None) -> ssl.SSLContext:
 class Patroni:
     """One node's Patroni."""
 
-    def __init__(  # noqa: PLR0913  # where, who, and how long
+    def __init__(  # where, and how long
         self,
         url: str,
         *,
         nobody_leads: Callable[[], bool],
         seconds: float,
         again: float,
-        others: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -70,7 +69,6 @@ class Patroni:
             nobody_leads: whether no node says that it holds the leader lock; then this one is asked who does.
             seconds: how long one question may take.
             again: seconds after which a connection that does not come about is tried anew.
-            others: names of the other members: an answer of one of them says nothing of this one.
             clock: the clock of `asked`.
             tls: for https; the system's authorities when not given.
         """
@@ -81,7 +79,6 @@ class Patroni:
         self._tls = (tls or trust(None)) if encrypted else None
         self._nobody_leads = nobody_leads
         self._seconds = seconds
-        self._others = frozenset(others)
         self._clock = clock
         self._leader: str | None = None
         self._next_cluster = float("-inf")
@@ -103,9 +100,6 @@ class Patroni:
     def _ask(self, asked: float) -> Rest:
         try:
             status, document = self._get("/primary", time.monotonic() + self._seconds)
-            if (name := member_name(document)) in self._others:
-                reason = f"{name} answers there: is PGPOOL_PATRONI in the order of the backends?"
-                return _no_answer(asked, Reach.UNTOLD, reason)
             return read_node(asked, status, document)
         except (TimeoutError, BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return _no_answer(asked, Reach.SILENT, "no answer in time")
@@ -199,13 +193,6 @@ def timing(document: object) -> tuple[float | None, float | None]:
         return float(ttl), float(max(1, min(loop_wait, ttl - 2 * retry_timeout)))
     except (TypeError, ValueError, OverflowError):
         return None, None
-
-
-def member_name(document: object) -> str | None:
-    """Whose answer it is; older ones do not tell."""
-    about = document.get("patroni") if isinstance(document, dict) else None
-    name = about.get("name") if isinstance(about, dict) else None
-    return name if isinstance(name, str) else None
 
 
 def leader(document: object) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 from entrypoint import values
 from entrypoint.backends import Backend
 from sidecar.member import Reach, Rest
-from sidecar.patroni import Patroni, leader, member_name, read_node, timing, trust, urls
+from sidecar.patroni import Patroni, leader, read_node, timing, trust, urls
 from support.certificates import Authority, Certificate
 from support.patroni_answers import CLUSTER, CONFIG, DEMOTED, OLD, PRIMARY, REPLICA, node
 from support.ports import free_port
@@ -105,19 +105,6 @@ def patroni(
 ) -> Patroni:
     url = f"http://127.0.0.1:{port}"
     return Patroni(url, nobody_leads=lambda: not leads, seconds=seconds, again=0.25, clock=clock)
-
-
-def test_an_answer_of_another_member_is_none_of_this_one() -> None:
-    """PGPOOL_PATRONI has another order than PGPOOL_BACKENDS, or an address has moved."""
-    with node() as server:
-        server.answer("/primary", 200, PRIMARY)
-        url = f"http://127.0.0.1:{server.port}"
-        for others, reach in ((("postgres-1", "postgres-3"), Reach.UNTOLD), (("postgres-2",), Reach.ANSWERED)):
-            asker = Patroni(url, nobody_leads=lambda: False, seconds=1.0, again=0.25, others=others)
-            said = asker.ask()
-            assert said.reach is reach
-            assert ("postgres-1 answers there" in said.reason) == (reach is Reach.UNTOLD)
-    assert member_name(OLD) is member_name([]) is member_name({"patroni": 3}) is None
 
 
 def hang(client: socket.socket) -> None:
