@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from ssl import SSLContext
 
@@ -69,8 +70,8 @@ class BootedCluster:
             raise FileNotFoundError(f"{BOOTED} leads nowhere")
         nodes = backends(generation.tree)
         patroni = urls(settings.patroni, nodes)
-        authority = _authority(settings)
-        scope = (nodes, patroni, authority and authority.read_bytes())
+        tls = any(url.startswith("https:") for url in patroni)
+        scope = (nodes, patroni, _content(_authority(settings)) if tls else None)
         if self._observer is None or scope != self._scope:  # else what was seen, of who held the lock, is still of use
             self.stop()
             self._observer = Observer(
@@ -79,7 +80,7 @@ class BootedCluster:
                 patroni,
                 wake=self.wake.set,
                 failed=self._tell,
-                tls=self._trust(settings) if any(url.startswith("https:") for url in patroni) else None,
+                tls=self._trust(settings) if tls else None,
                 period=PERIOD_SECONDS,
             )
             self._observer.start()
@@ -158,6 +159,13 @@ def _settings(run_dir: Path) -> tuple[Settings, str]:
     boot, problems = read_inputs(run_dir), Problems()
     settings = load_translated(boot.environment, load_catalogue(boot.pgpool), Reader(), problems).settings
     return settings, next((each.line for each in problems if each.setting.startswith(PATRONI.name)), "")
+
+
+def _content(file: Path | None) -> bytes | None:
+    if file is not None:
+        with suppress(OSError):  # told by whoever is to believe it
+            return file.read_bytes()
+    return None
 
 
 def _authority(settings: Settings) -> Path | None:

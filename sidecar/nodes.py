@@ -174,6 +174,8 @@ def _join_for_good(
     """In front of a standby cluster nobody leads: what was given up there comes back as soon as it answers."""
     if found.primary is not None or not any(each.is_always_primary for each in members):
         return []
+    if any(writes(each.sql, now) for each in members):
+        return []  # it has been promoted
     actions = []
     for row, member in zip(table, members, strict=False):
         sql = member.sql

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from cryptography import x509
 
 from entrypoint.errors import ConfigurationError
-from entrypoint.model import CURRENT
-from entrypoint.publish import BOOTED, VERIFIED, SupersededError, marked_at
+from entrypoint.publish import BOOTED, VERIFIED, SupersededError
 from entrypoint.secret import Secret
 from entrypoint.tls import FILES
 from sidecar.desired import Desired, Roles, read_desired
@@ -73,12 +72,11 @@ class Look:
             return then
 
     def _when_it_was_good(self, live: Generation) -> datetime:
-        """A time at which the certificate was valid that is live: it may have been renewed since the boot."""
-        published = datetime.fromtimestamp(marked_at(self._around.run_dir, CURRENT) / 1e9, UTC)
+        """A time at which the certificate was valid that is live, whenever it was issued and published."""
         certificate = live.tree.files.get("tls.crt")
         if certificate is None:
-            return published
-        return max(published, x509.load_pem_x509_certificates(certificate)[0].not_valid_before_utc)
+            return self._around.now()
+        return x509.load_pem_x509_certificates(certificate)[0].not_valid_before_utc
 
     def scene(self, desired: Desired, live: Generation, unproven: Mapping[str, Held]) -> Scene | None:
         """The scene; None when the running pgpool's key is not known. Raises SupersededError in the midst of a boot.

@@ -184,7 +184,7 @@ def _names(draft: Draft, nodes: dict[int, dict[str, Raw]], hosts: dict[int, Raw]
     """What each server calls itself when it replicates: as given, or the first label of its host, which is its pod."""
     labels = {node: host.value.partition(".")[0] for node, host in hosts.items()}
     taken = {label.rstrip("-0123456789") for label in labels.values()}
-    other = next(each for each in ("node", "server", "host", "unnamed", "other") if each not in taken)
+    other = next(each for each in ("unnamed", "nameless", "other") if each not in taken)
     guessed = {
         node: label
         if _LABEL.fullmatch(label) and len(label) <= 62 and list(labels.values()).count(label) == 1

@@ -13,6 +13,9 @@ from entrypoint.compat.translate import image_of
 from entrypoint.errors import ConfigurationError, Problem
 from entrypoint.settings import COMPAT
 
+_NAME = re.compile(r"[A-Za-z_][\w.%-]*")
+"""Of a variable, whoever's it is: also a function that bash exports, or a key of a ConfigMap."""
+
 _MANIFEST = re.compile(r"([ \t\r]*(#.*)?\n)*(---\s*\n|\w+:)")
 """How a manifest of Kubernetes begins, and no list of variables does."""
 
@@ -86,7 +89,7 @@ def _listed(content: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(content.splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             name, equals, value = line.removeprefix("export ").partition("=")
-            if equals and name.strip().isidentifier():
+            if equals and _NAME.fullmatch(name.strip()):
                 last = name.strip()
                 yield last, value
             elif workload.COUNTS.fullmatch(last) or "PGPOOL" in line:

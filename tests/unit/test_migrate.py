@@ -125,7 +125,7 @@ def test_a_template_with_placeholders_is_translated(tmp_path: Path, catalogue: C
     )
     source = read_source(f"PGPOOL_COMPAT=official\nPGPOOL_CONF_VOLUME={tmp_path}\n")
     migration = migrate(source, catalogue)
-    assert migration.settings["PGPOOL_BACKENDS"] == "node-0=10.0.0.1:5432,node-1=10.0.0.2:5432"
+    assert migration.settings["PGPOOL_BACKENDS"] == "unnamed-0=10.0.0.1:5432,unnamed-1=10.0.0.2:5432"
     assert migration.settings["PGPOOL_CHECK_USER"] == "checker"
     assert migration.settings["PGPOOL_PARAMS_MAX_POOL"] == "2"
     assert migration.secrets == {"pgpool-users": {"checker": f"the password in line 4 of {template}"}}
@@ -231,6 +231,7 @@ def test_what_cannot_be_read_is_told(content: str, what: str, catalogue: Catalog
 
 def test_a_value_of_several_lines_that_is_nobodys_business_is_no_fault(catalogue: Catalogue) -> None:
     content = "CERTIFICATE=-----BEGIN\nabc\n-----END\nPGPOOL_BACKEND_NODES=0:a\nPGPOOL_POSTGRES_PASSWORD=x\n"
+    content += "some.prop=1\nPGPOOL_PORT_NUMBER=5433\nBASH_FUNC_which%%=() {\n true\n}\n"
     assert migrate(read_source(content), catalogue).settings["PGPOOL_BACKENDS"] == "a=a:5432"
 
 

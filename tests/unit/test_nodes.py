@@ -687,6 +687,8 @@ def always(state: State) -> State:
         ("PsS", (always(following), idle, following), ""),
         ("sSS", (always(silent), following, following), ""),
         ("PSS", (always(following), following, following), ""),
+        # it has been promoted, and its leader was fenced
+        ("pSS", (always(patroni_dead(leading, DUE)), following, following), ""),
     ],
 )
 def test_before_a_standby_cluster_what_was_given_up_comes_back(
