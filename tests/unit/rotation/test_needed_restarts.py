@@ -1,5 +1,6 @@
 """What only a restart applies."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint.errors import ProgramUnusableError
+from entrypoint.model import CURRENT
 from entrypoint.publish import BOOTED, mark, publish
 from entrypoint.secret import Secret
 from entrypoint.tree import Tree
@@ -164,6 +166,8 @@ def test_a_certificate_that_expires_in_use_does_not_stop_a_rotation(tmp_path: Pa
     world.run(600)
     rotate(world)
     assert world.run(20, in_sync(world, AFTER))
+    expired = world.clock.now().timestamp() * 1e9  # when the certificate was published again
+    os.utime(world.run_dir / CURRENT, ns=(int(expired), int(expired)), follow_symlinks=False)
     rotate(world, password="n8n third 3%")
     assert world.run(20, in_sync(world, {**BEFORE, "n8n": "n8n third 3%"}))
     assert world.pgpool.stops == 0
