@@ -111,6 +111,6 @@ def test_a_template_is_translated_by_the_command_as_it_stands(tmp_path: Path) ->
     assert "/etc/pgpool2" in command
     text = typed(command.replace("/etc/pgpool2", shlex.quote(str(tmp_path))), foreign.MINIMAL, tmp_path)
     settings = next(yaml.safe_load_all(text))["data"]
-    assert settings["PGPOOL_BACKENDS"] == "node-0=10.0.0.1:5432"
+    assert settings["PGPOOL_BACKENDS"] == "unnamed-0=10.0.0.1:5432"
     assert settings["PGPOOL_CHECK_USER"] == "checker"
     assert settings["PGPOOL_PARAMS_MAX_POOL"] == "2"
