@@ -129,6 +129,8 @@ class Look:
             # The old one matters only where the new one is refused, and each failed login stands in somebody's log.
             if new.outcome is Outcome.REJECTED and former is not None:
                 old = self._proof.ask(scene.database, role, former).outcome
+                if old is Outcome.REJECTED:  # it may have been changed between the two questions
+                    new = self._proof.ask(scene.database, role, wanted.passwords[role])
             trials[role] = Trial(old, new.outcome, new.reason)
             silent = silent + 1 if new.outcome is Outcome.UNKNOWN else 0
             self._around.events.info(

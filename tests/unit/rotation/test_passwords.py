@@ -1,7 +1,7 @@
 """One role's password, and roles that come and go."""
 
 from collections import Counter
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 from entrypoint.model import CURRENT
@@ -293,3 +293,18 @@ def test_a_former_check_role_that_postgresql_refuses_first_does_not_stop_the_new
     assert world.step().state is State.IN_SYNC
     assert ("check b", Outcome.ACCEPTED) in world.pgpool.logins
     assert world.run(700, in_sync(world, NEXT))
+
+
+def test_a_password_that_postgresql_learns_between_two_questions_is_nobodys_alarm(world: World) -> None:
+    """The Secret first: the new one is refused, then PostgreSQL is changed, and then the former one is refused."""
+    questions = count()
+
+    def alter() -> None:
+        if next(questions) == 1:
+            world.change("n8n", NEW)
+
+    world.seams.on["database.attempt"] = alter
+    world.secret("n8n", NEW)
+    assert world.step().state is State.IN_SYNC
+    assert world.faults(AFTER) == []
+    assert not [line for line in world.lines if "degraded" in line]
