@@ -22,10 +22,9 @@ class Generation:
     digest: str
     tree: Tree
 
-    @property
-    def intact(self) -> bool:
-        """Whether the files are still what was published."""
-        return self.tree.digest == self.digest
+    def holds(self, tree: Tree) -> bool:
+        """Whether it was published with these files, and still has them."""
+        return self.digest == self.tree.digest == tree.digest
 
     @property
     def parameters(self) -> dict[str, str]:

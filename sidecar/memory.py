@@ -106,7 +106,7 @@ def flaps(memory: Memory, node: int, now: float) -> int:
 
 def hear(memory: Memory, members: Sequence[Member], now: float) -> Memory:
     """The memory after answers of the cluster."""
-    follow = [each.node_id for each in members if _follows(each, members, now)]
+    follow = [each.node_id for each in members if follows(each, members, now)]
     return replace(
         memory,
         timeline=latest_timeline(members, memory.timeline, now),
@@ -115,7 +115,8 @@ def hear(memory: Memory, members: Sequence[Member], now: float) -> Memory:
     )
 
 
-def _follows(member: Member, members: Sequence[Member], now: float) -> bool:
+def follows(member: Member, members: Sequence[Member], now: float) -> bool:
+    """Whether a standby streams, by its own word or by that of one of these primaries."""
     sql = member.sql
     if sql is None or not recent(sql, now) or sql.in_recovery is not True:
         return False

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sidecar.member import Member, Reach
-from sidecar.memory import Action, Kind, Memory, flaps
+from sidecar.memory import Action, Kind, Memory, flaps, follows
 from sidecar.table import Row, is_up, primary_of
 from sidecar.truth import Truth, answers, expires, recent, truth, writes
 
@@ -154,7 +154,7 @@ def _join(table: Sequence[Row], members: Sequence[Member], memory: Memory, found
     actions = []
     for row, member in zip(table, members, strict=False):
         sql = member.sql
-        if row.status != "down" or sql is None or not _is_well(member, leader, now) or _is_deaf(member, members, now):
+        if row.status != "down" or sql is None or not follows(member, (leader,), now) or _is_deaf(member, members, now):
             continue
         times = flaps(memory, row.node_id, now)
         # One that pgpool drops although it answers us may take no new connections.
@@ -185,14 +185,6 @@ def _join_for_good(
         if sql.asked > memory.down.get(row.node_id, -math.inf) and (member.is_always_primary or follows):
             actions.append(Action(Kind.ATTACH, row.node_id, f"{member.name} answers, and is down in pgpool"))
     return actions
-
-
-def _is_well(member: Member, leader: Member, now: float) -> bool:
-    sql = member.sql
-    if sql is None or not recent(sql, now) or sql.in_recovery is not True:
-        return False
-    streaming = leader.sql.streaming if leader.sql else None
-    return member.name in streaming if streaming is not None and not sql.receiving else bool(sql.receiving)
 
 
 def _is_deaf(member: Member, members: Sequence[Member], now: float) -> bool:

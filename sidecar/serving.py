@@ -49,7 +49,7 @@ class Serving:
         if former is not None and rejected and self._former_passwords(scene, plan) is not Outcome.REJECTED:
             self._put_back(former, scene.live, scene)
             return False
-        if scene.live.digest == tree.digest and scene.live.intact and self._is_proven(scene.live.digest):
+        if scene.live.holds(tree) and self._is_proven(scene.live.digest):
             return True
         refusal = self._apply(scene, plan, tree)
         if refusal is None:
@@ -99,7 +99,7 @@ class Serving:
     def _apply(self, scene: Scene, plan: Plan, tree: Tree) -> tuple[str, str] | None:
         """Publish, reload, prove, retire and remember; else which role pgpool refuses, and why."""
         run_dir, live = self._around.run_dir, scene.live
-        there = live.digest == tree.digest and live.intact
+        there = live.holds(tree)
         started_with_it = there and marked_at(run_dir, CURRENT) <= marked_at(run_dir, BOOTED)
         same_passwords = self._is_proven(live.digest) and live.tree.files.get(PASSWD) == tree.files[PASSWD]
         if _settings(tree) != _settings(live.tree):
